@@ -1,0 +1,260 @@
+"""Opening a classifier: the Hugging Face model is loader and oracle, its weights are what we build on."""
+
+import inspect
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from pellucid.encoder import forward
+from pellucid.encoder.forward import Net
+from pellucid.encoder.model import Access, Model, at_rest, hf_logits
+from pellucid.encoder.ops import Ops
+from pellucid.encoder.weights import Fingerprint, first_bad, plain_state, refuse_quantised
+from pellucid.errors import InputError, ParityError, UnsupportedModel
+from pellucid.families import FAMILIES
+from pellucid.families.table import Weights
+
+TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-4, torch.float16: 3e-2, torch.bfloat16: 2e-1}
+"""Largest relative difference of logits that `load` accepts, by the dtype in which the Hugging Face model runs; decided
+from the measurements in docs/LOG.md (2026-11-21): about 20 times the largest seen in a sound model."""
+
+
+def load(
+    source: str | Path | nn.Module,
+    tokenizer: Any = None,
+    device: str | torch.device | None = None,
+    dtype: torch.dtype | None = None,
+    access: Literal["gradients", "outputs"] | None = None,
+) -> Model:
+    """Open a text classifier and check that our network gives its logits.
+
+    source: a hub name, a local folder, or a Hugging Face model object, which is shared and left as it is found.
+    tokenizer: a tokenizer object or its name; by default the one stored with a name or folder.
+    dtype: None opens a name or folder in float32, whatever its configuration says, and keeps a model object's own; the
+      decomposition computes in at least float32.
+    access: lower the access on purpose, for a model whose network is refused.
+
+    Returns a `Model`; its `parity` is the largest relative difference of logits on a probe batch with padding.
+    Raises: InputError (no such model), UnsupportedModel (a configuration field or storage that is not implemented,
+    by name), ParityError (with the number).
+    Cost: reading the weights, one forward pass of the Hugging Face model and one of ours.
+    """
+    if access not in (None, "gradients", "outputs"):
+        raise InputError(f"load has no access={access!r}; choose None, 'gradients' or 'outputs'.")
+    if isinstance(source, (str, Path)):
+        hf, tokenizer = _open(str(source), tokenizer, device, dtype)
+    else:
+        hf = unwrap(source)
+        tokenizer = _tokenizer(tokenizer) if isinstance(tokenizer, (str, Path)) else tokenizer
+    _check_object(hf, device)
+    own = next(p.dtype for p in hf.parameters() if p.is_floating_point())
+    wanted = own if dtype is None or isinstance(source, (str, Path)) else dtype
+    compute = torch.promote_types(wanted, torch.float32)
+    config: Any = hf.config
+    ids, keep = probe_batch(config, _reach(config))
+    theirs = _oracle(hf, ids, keep)
+    if theirs.dim() != 2 or theirs.shape[0] != len(ids):
+        raise UnsupportedModel(
+            f"{type(hf).__name__} gives logits of shape {list(theirs.shape)} for {len(ids)} texts; Pellucid explains "
+            "sequence classifiers, whose logits are [texts, classes]."
+        )
+    net, level, lost = _rebuild(hf, config, compute, access)
+    parity = None if net is None else _parity(net, ids, keep, theirs, own)
+    return Model(
+        hf=hf,
+        tokenizer=tokenizer,
+        family=config.model_type if net is not None else "unknown",
+        access=level,
+        labels=_labels(config, theirs.shape[1]),
+        problem=_problem(config, theirs.shape[1]),
+        limit=_limit(config, tokenizer, net is not None),
+        net=net,
+        parity=parity,
+        fingerprint=Fingerprint.of(hf),
+        id=str(source) if isinstance(source, (str, Path)) else config.name_or_path or type(hf).__name__,
+        dtype=compute,
+        device=next(hf.parameters()).device,
+        takes=frozenset(inspect.signature(hf.forward).parameters),
+        lost=lost,
+    )
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """The Hugging Face model inside torch.compile, data-parallel and adapter wrappers."""
+    while True:
+        if hasattr(model, "_orig_mod"):
+            model = model._orig_mod
+        elif isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+            model = model.module
+        elif hasattr(model, "peft_config") and hasattr(model, "get_base_model"):
+            model = model.get_base_model()  # type: ignore[operator]
+        else:
+            return model
+
+
+def _tokenizer(name: str | Path) -> Any:
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(str(name))
+    except (OSError, ValueError, KeyError) as e:
+        raise InputError(f"No tokenizer could be read from {str(name)!r}: {_first_line(e)}") from e
+
+
+def _first_line(e: BaseException) -> str:
+    return (str(e).strip().splitlines() or [type(e).__name__])[0]
+
+
+def _open(
+    name: str, tokenizer: Any, device: str | torch.device | None, dtype: torch.dtype | None
+) -> tuple[nn.Module, Any]:
+    """A model by name or folder, in evaluation mode; refuses one whose classification head was never trained."""
+    from transformers import AutoModelForSequenceClassification
+
+    folder = Path(name)
+    if folder.is_dir() and not (folder / "config.json").exists():
+        raise InputError(f"The folder {name!r} has no config.json, so it holds no Hugging Face model.")
+    if not folder.exists() and (folder.is_absolute() or name.startswith(".") or name.count("/") > 1):
+        raise InputError(f"There is no folder {name!r}.")
+    try:
+        hf, info = AutoModelForSequenceClassification.from_pretrained(
+            name, dtype=dtype or torch.float32, output_loading_info=True
+        )
+    except (OSError, ValueError, KeyError, RuntimeError) as e:
+        raise InputError(f"No classifier could be opened from {name!r}: {_first_line(e)}") from e
+    missing = sorted(info["missing_keys"])
+    if missing:
+        raise UnsupportedModel(
+            f"{name!r} lacks {len(missing)} weights of a {type(hf).__name__} ({', '.join(missing[:4])}): they would be "
+            "random. Is this a model that was fine-tuned as a classifier?"
+        )
+    if not isinstance(tokenizer, (str, Path)) and tokenizer is not None:
+        given = tokenizer
+    else:
+        given = _tokenizer(tokenizer or name)
+    hf = hf.eval()
+    return (hf if device is None else hf.to(device)), given
+
+
+def _check_object(hf: nn.Module, device: str | torch.device | None) -> None:
+    if not hasattr(hf, "config") or not hasattr(hf.config, "model_type"):
+        raise InputError(
+            f"load takes a model name, a folder or a Hugging Face model; {type(hf).__name__} has no Hugging Face "
+            "configuration."
+        )
+    refuse_quantised(hf)
+    if device is not None:
+        there, asked = next(hf.parameters()).device, torch.device(device)
+        if there.type != asked.type or (asked.index is not None and asked.index != there.index):
+            raise InputError(
+                f"device={str(device)!r} was asked for, but this model object is on {str(there)!r}; move it with "
+                "model.to(...) first: Pellucid does not move objects it is given."
+            )
+    bad = first_bad(hf)
+    if bad is not None:
+        raise UnsupportedModel(f"The weight {bad!r} holds NaN or infinite values; no explanation of it can be right.")
+
+
+def _rebuild(
+    hf: nn.Module, config: Any, compute: torch.dtype, access: str | None
+) -> tuple[Net | None, Access, str]:
+    """Our network and the level of access; the sentence tells what is lost below ENCODER."""
+    takes = inspect.signature(hf.forward).parameters
+    lower = Access.GRADIENTS if "inputs_embeds" in takes and access != "outputs" else Access.OUTPUTS
+    kind = config.model_type
+    what = "the decomposition, and the methods that read attention, are out of reach"
+    what += "." if lower == Access.GRADIENTS else "; so are gradients, because it takes no inputs_embeds."
+    if access is not None:
+        return None, lower, f"Access was lowered to {access!r} when it was loaded, so {what}"
+    if kind not in FAMILIES:
+        known = ", ".join(FAMILIES.names())
+        return None, lower, f"Its architecture {kind!r} is not one that Pellucid rebuilds ({known}), so {what}"
+    family = FAMILIES.get(kind)
+    family.check(config)
+    state = {k: v.to(compute) if v.is_floating_point() else v for k, v in plain_state(hf).items()}
+    return family.build(Weights(state), config), Access.ENCODER, ""
+
+
+def _reach(config: Any) -> int:
+    if config.model_type not in FAMILIES:
+        return min(24, getattr(config, "max_position_embeddings", None) or 24)
+    family = FAMILIES.get(config.model_type)
+    return min(family.reach(config), family.limit(config))
+
+
+def probe_batch(config: Any, n: int) -> tuple[Tensor, Tensor]:
+    """Two texts of random ordinary ids, one padded to n: input_ids and keep, [2, n]. Always the same ones."""
+    special = {
+        getattr(config, f"{name}_token_id", None) for name in ("pad", "cls", "sep", "bos", "eos", "mask", "unk")
+    }
+    vocabulary = [i for i in range(min(config.vocab_size, 20_000)) if i not in special and i > 1] or [0]
+    chosen = torch.randint(len(vocabulary), (2, n), generator=torch.Generator().manual_seed(20_23))
+    ids = torch.tensor(vocabulary)[chosen]
+    keep = torch.ones(2, n, dtype=torch.bool)
+    keep[1, max(1, n - 5) :] = False
+    pad = getattr(config, "pad_token_id", None)
+    ids[~keep] = 0 if pad is None else pad
+    return ids, keep
+
+
+def _oracle(hf: nn.Module, ids: Tensor, keep: Tensor) -> Tensor:
+    """The model's own logits on the probe.
+
+    A row that Hugging Face turns into NaN by its padding alone (ModernBERT, eager, float64: the softmax of a fully
+    masked row in float32) is asked for again without padding.
+    """
+    device = next(hf.parameters()).device
+    with torch.no_grad(), at_rest(hf):
+        try:
+            y = hf_logits(hf, input_ids=ids.to(device), attention_mask=keep.long().to(device))
+        except AttributeError as e:
+            raise UnsupportedModel(
+                f"{type(hf).__name__} returns no logits ({_first_line(e)}); load a ...ForSequenceClassification model."
+            ) from e
+        for i in range(len(ids)):
+            if y.dim() == 2 and not bool(torch.isfinite(y[i]).all()):
+                row = ids[i : i + 1, keep[i]].to(device)
+                y[i] = hf_logits(hf, input_ids=row, attention_mask=torch.ones_like(row))[0]
+    return y
+
+
+def _parity(net: Net, ids: Tensor, keep: Tensor, theirs: Tensor, own: torch.dtype) -> float:
+    """The largest difference of logits relative to the largest logit; ParityError above the tolerance."""
+    ids, keep = ids.to(theirs.device), keep.to(theirs.device)
+    with torch.no_grad():
+        ours = forward.encode(Ops(), net, forward.embed(net, ids, None), keep)
+    difference = (ours - theirs.to(ours.dtype)).abs().max().item()
+    largest = theirs.abs().max().item()
+    parity = difference / max(largest, 1e-6)
+    if not parity <= TOLERANCE[own]:
+        raise ParityError(
+            f"Our network and this model's own forward differ by {difference:.1e} on logits of up to {largest:.1e} "
+            f"(relative {parity:.1e}; {TOLERANCE[own]:.0e} is accepted in {own}): it has something that Pellucid does "
+            'not implement, so no decomposition of it would be right. Load it with access="gradients" for the methods '
+            "that need only gradients or outputs."
+        )
+    return parity
+
+
+def _labels(config: Any, classes: int) -> tuple[str, ...]:
+    names = {int(k): str(v) for k, v in (getattr(config, "id2label", None) or {}).items()}
+    return tuple(names.get(i, f"LABEL_{i}") for i in range(classes))
+
+
+def _problem(config: Any, classes: int) -> str:
+    declared = getattr(config, "problem_type", None)
+    if declared == "multi_label_classification":
+        return "multi_label"
+    return "regression" if declared == "regression" or classes == 1 else "single_label"
+
+
+def _limit(config: Any, tokenizer: Any, known: bool) -> int | None:
+    limits = [getattr(tokenizer, "model_max_length", None)]
+    if known:
+        limits.append(FAMILIES.get(config.model_type).limit(config))
+    else:
+        limits.append(getattr(config, "max_position_embeddings", None))
+    found = [int(x) for x in limits if x is not None and 0 < x < 1_000_000]
+    return min(found) if found else None

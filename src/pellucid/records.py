@@ -1,0 +1,100 @@
+"""Files of attributions: JSON, JSON lines and Parquet, each written whole or not at all."""
+
+import json
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pellucid.errors import InputError
+from pellucid.types import Attribution
+
+_NESTED = ("text", "scores", "unallocated", "explained", "gap", "target", "params", "spans", "origin")
+
+
+def write_whole(path: str | Path, data: bytes) -> None:
+    """Write to a temporary name in the same folder, then rename; parents are made, an error leaves nothing behind."""
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    except OSError as e:
+        raise InputError(f"{path} cannot be written: {e.strerror}. Choose another place.") from e
+    try:
+        with os.fdopen(handle, "wb") as f:
+            f.write(data)
+        os.chmod(name, 0o666 & ~_umask())
+        os.replace(name, path)
+    except OSError as e:
+        Path(name).unlink(missing_ok=True)
+        raise InputError(f"{path} cannot be written: {e.strerror}. Choose another place.") from e
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def dumps(document: object) -> str:
+    """JSON with every number exact and nothing that is not JSON (NaN raises)."""
+    return json.dumps(document, ensure_ascii=False, allow_nan=False)
+
+
+def write_records(items: Sequence[Attribution], path: str | Path) -> None:
+    """Write attributions by suffix: .parquet (one row per text), .jsonl (one line per text), otherwise JSON.
+
+    JSON holds the record itself for a single attribution and a list otherwise.
+    """
+    path, records = Path(path), [a.to_dict() for a in items]
+    if path.suffix == ".parquet":
+        write_whole(path, _parquet(records))
+    elif path.suffix == ".jsonl":
+        write_whole(path, "".join(dumps(r) + "\n" for r in records).encode())
+    else:
+        write_whole(path, (dumps(records[0] if len(records) == 1 else records) + "\n").encode())
+
+
+def read_records(path: str | Path) -> list[Attribution]:
+    """Read any file that `write_records` wrote; InputError if it is something else."""
+    path = Path(path)
+    try:
+        if path.suffix == ".parquet":
+            import pyarrow.parquet as pq
+
+            rows = pq.read_table(path).to_pylist()
+            records = [{k: json.loads(v) if k in _NESTED else v for k, v in row.items()} for row in rows]
+        elif path.suffix == ".jsonl":
+            records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        else:
+            document = json.loads(path.read_text(encoding="utf-8"))
+            records = document if isinstance(document, list) else [document]
+    except FileNotFoundError:
+        raise InputError(f"There is no file {path}.") from None
+    except (ValueError, OSError, TypeError) as e:
+        raise InputError(f"{path} does not hold saved attributions: {str(e).splitlines()[0]}") from e
+    return [Attribution.from_dict(r) for r in records]
+
+
+def _parquet(records: list[dict[str, Any]]) -> bytes:
+    """Columns as in `to_dict`; what has no fixed shape over texts (scores of one class or all) is JSON text.
+
+    `token_scores` repeats the scores of single-target rows as a list column, for engines that read no JSON.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    columns: dict[str, list[Any]] = {k: [] for k in records[0]} if records else {}
+    for r in records:
+        for k, v in r.items():
+            columns[k].append(dumps(v) if k in _NESTED else v)
+    if records:
+        flat = [r["scores"] if r["scores"] and not isinstance(r["scores"][0], list) else None for r in records]
+        columns["token_scores"] = flat
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.table(columns), sink)
+    return bytes(sink.getvalue())

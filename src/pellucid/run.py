@@ -1,0 +1,341 @@
+"""`explain`: from texts to attributions. Tokenising, windows over long texts, batching by token budget, stitching."""
+
+import platform
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, overload
+
+import numpy as np
+import torch
+from tqdm.auto import tqdm
+
+from pellucid._version import __version__
+from pellucid.encoder.model import Model, check_texts
+from pellucid.errors import InputError
+from pellucid.methods.method import METHODS, Method, one_of
+from pellucid.types import Attribution, Batch, Target, TargetSpec, Text
+
+Long = Literal["refuse", "truncate", "window"]
+Progress = bool | Callable[[int, int], None] | None
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """Rows to run for the texts that were asked for.
+
+    `whole` holds one row per text as it will be reported; `rows` what is run, windows included; row r of `rows` covers
+    the columns `columns[r]` of text `owner[r]`.
+    """
+
+    whole: Batch
+    rows: Batch
+    owner: tuple[int, ...]
+    columns: tuple[torch.Tensor, ...]
+    truncated: dict[int, int]
+
+
+@overload
+def explain(
+    model: Model,
+    x: Text,
+    method: str | Method = "decompx",
+    target: TargetSpec = None,
+    long: Long = "refuse",
+    batch_tokens: int | None = None,
+    progress: Progress = None,
+) -> Attribution: ...
+
+
+@overload
+def explain(
+    model: Model,
+    x: Sequence[Text] | Batch,
+    method: str | Method = "decompx",
+    target: TargetSpec | Sequence[TargetSpec] = None,
+    long: Long = "refuse",
+    batch_tokens: int | None = None,
+    progress: Progress = None,
+) -> list[Attribution]: ...
+
+
+def explain(
+    model: Model,
+    x: Text | Sequence[Text] | Batch,
+    method: str | Method = "decompx",
+    target: TargetSpec | Sequence[TargetSpec] = None,
+    long: Long = "refuse",
+    batch_tokens: int | None = None,
+    progress: Progress = None,
+) -> Attribution | list[Attribution]:
+    """What each token contributed to the model's output.
+
+    x: a text, a pair (premise, hypothesis), a list of either, or a Batch. A single text gives one Attribution,
+      anything else a list in the order of the input.
+    method: a registered name (`pellucid.METHODS.names()`) or an instance with parameters.
+    target: None explains the predicted class; or a class index, a label name, "all", "gold", a contrast (a, b), or a
+      list with one of these per text. One-logit heads have the single target 0.
+    long: what happens to a text over the model's limit: "refuse" it, "truncate" it, or explain overlapping "window"s
+      and average them (the explained logit is then the mean over windows, and None means the class of that mean).
+    batch_tokens: tokens per forward pass, padding included; None picks it by device.
+    progress: True for a bar on standard error, or a function (done, total).
+
+    Raises: InputError, AccessError or ModelChanged, each with one sentence to act on. The model is left as found.
+    Cost: that of the method; texts are sorted by length and batched, results are in input order.
+    """
+    method = METHODS.get(method) if isinstance(method, str) else method
+    one_of("explain", long=(long, ("refuse", "truncate", "window")))
+    if batch_tokens is not None and batch_tokens < 1:
+        raise InputError(f"batch_tokens must be at least 1; seen {batch_tokens}.")
+    model.require(method.needs, f"The method {method.name!r}")
+    model.check_unchanged()
+    single = isinstance(x, (str, tuple))
+    plan = _plan(model, x, long)
+    aim = Target.parse(target, model.labels, plan.whole)  # type: ignore[arg-type]
+    budget = batch_tokens or (1024 if model.device.type == "cpu" else 32768)
+    aim = _fix_windowed(model, plan, aim, budget)
+    results = _run(model, method, plan, aim, budget, progress)
+    out = [_attribution(model, method, plan, aim, i, results) for i in range(len(plan.whole))]
+    return out[0] if single else out
+
+
+def _plan(model: Model, x: Text | Sequence[Text] | Batch, long: Long) -> Plan:
+    if isinstance(x, Batch):
+        whole = model.named(x.to(model.device))
+        _check_ids(model, whole)
+    else:
+        items: list[Text] = [x] if isinstance(x, (str, tuple)) else list(x)
+        check_texts(items)
+        whole = model.batch(items)
+    limit = model.limit
+    lengths = whole.lengths
+    over = [] if limit is None else [i for i, n in enumerate(lengths) if n > limit]
+    if over and (long == "refuse" or isinstance(x, Batch)):
+        fix = (
+            "cut the rows of this Batch"
+            if isinstance(x, Batch)
+            else 'pass long="truncate" to cut it off there, or long="window" to explain overlapping windows'
+        )
+        more = "" if len(over) == 1 else f" ({len(over)} of {len(lengths)} texts are too long)"
+        raise InputError(
+            f"Text {over[0] + 1} has {lengths[over[0]]} tokens; {model.id!r} reads at most {limit}{more}: {fix}."
+        )
+    if not over:
+        rows = tuple(torch.arange(n) for n in lengths)
+        return Plan(whole, whole, tuple(range(len(whole))), rows, {})
+    assert limit is not None
+    cut = [_windows(whole, i, limit, long) if i in set(over) else [torch.arange(lengths[i])] for i in range(len(whole))]
+    if long == "truncate":
+        whole = _gather(whole, [(i, c[0]) for i, c in enumerate(cut)])
+        short = tuple(torch.arange(n) for n in whole.lengths)
+        return Plan(whole, whole, tuple(range(len(whole))), short, {i: lengths[i] for i in over})
+    jobs = [(i, c) for i, pieces in enumerate(cut) for c in pieces]
+    return Plan(whole, _gather(whole, jobs), tuple(i for i, _ in jobs), tuple(c for _, c in jobs), {})
+
+
+def _check_ids(model: Model, batch: Batch) -> None:
+    vocabulary = int(model.hf.get_input_embeddings().weight.shape[0])  # type: ignore[operator]
+    largest, least = int(batch.input_ids.max()), int(batch.input_ids.min())
+    if largest >= vocabulary or least < 0:
+        bad = largest if largest >= vocabulary else least
+        raise InputError(f"The Batch holds token id {bad}; {model.id!r} has ids 0 to {vocabulary - 1}.")
+
+
+def _windows(whole: Batch, i: int, limit: int, long: Long) -> list[torch.Tensor]:
+    """The columns of text i for each window: the special tokens (and the shorter text of a pair) stay in all of them.
+
+    Windows overlap by at least a quarter, start at even distances, and all have the full length. "truncate" gives the
+    first of them.
+    """
+    assert whole.tokens is not None
+    tokens = whole.tokens[i]
+    sizes = {s: sum(1 for t in tokens if not t.special and t.sequence == s) for s in (0, 1)}
+    longer = 1 if sizes[1] > sizes[0] else 0
+    if sizes[longer] == 0:
+        longer_at = [j for j, t in enumerate(tokens) if not t.special]  # a tokenizer that knows no offsets
+    else:
+        longer_at = [j for j, t in enumerate(tokens) if not t.special and t.sequence == longer]
+    first, last = longer_at[0], longer_at[-1] + 1
+    span, size = last - first, limit - (len(tokens) - (last - first))
+    if size < 8:
+        raise InputError(
+            f"Text {i + 1} is a pair whose shorter part alone leaves {max(size, 0)} of {limit} tokens for the longer "
+            "one; shorten it."
+        )
+    if long == "truncate":
+        starts = [0]
+    else:
+        step = size - size // 4
+        count = -(-(span - size) // step) + 1
+        starts = np.linspace(0, span - size, count).round().astype(int).tolist()
+    head, tail = torch.arange(first), torch.arange(last, len(tokens))
+    return [torch.cat([head, torch.arange(first + s, first + s + size), tail]) for s in starts]
+
+
+def _gather(whole: Batch, jobs: Sequence[tuple[int, torch.Tensor]]) -> Batch:
+    """A batch whose rows are chosen columns of rows of `whole`, padded on the right."""
+    n = max(len(c) for _, c in jobs)
+
+    def pick(source: torch.Tensor) -> torch.Tensor:
+        out = source.new_zeros(len(jobs), n)
+        for r, (i, c) in enumerate(jobs):
+            out[r, : len(c)] = source[i, c.to(source.device)]
+        return out
+
+    def each(items: Sequence[Any] | None) -> tuple[Any, ...] | None:
+        return None if items is None else tuple(items[i] for i, _ in jobs)
+
+    ids = pick(whole.input_ids)
+    mask = pick(whole.keep)
+    pads = whole.input_ids[~whole.keep]
+    ids[~mask] = pads[0] if len(pads) else 0
+    types = whole.token_type_ids
+    assert whole.tokens is not None
+    tokens = tuple(tuple(whole.tokens[i][j] for j in c.tolist()) for i, c in jobs)
+    return Batch(ids, mask, None if types is None else pick(types), each(whole.labels), tokens, each(whole.texts))
+
+
+def _batches(lengths: Sequence[int], budget: int) -> list[list[int]]:
+    """Row numbers, the shortest first, in batches of at most `budget` tokens with padding (at least one row)."""
+    groups: list[list[int]] = []
+    for i in sorted(range(len(lengths)), key=lambda i: lengths[i]):
+        if groups and (len(groups[-1]) + 1) * lengths[i] <= budget:
+            groups[-1].append(i)
+        else:
+            groups.append([i])
+    return groups
+
+
+def _fix_windowed(model: Model, plan: Plan, aim: Target, budget: int) -> Target:
+    """For texts in windows, "predicted" is the class of the mean logits, the same in every window."""
+    texts = [i for i in range(len(plan.whole)) if plan.owner.count(i) > 1 and aim.choices[i] is None]
+    if aim.all_classes or not texts:
+        return aim
+    choices = list(aim.choices)
+    for i in texts:
+        rows = [r for r, owner in enumerate(plan.owner) if owner == i]
+        lengths = [plan.rows.lengths[r] for r in rows]
+        parts = [model.logits(plan.rows.rows([rows[j] for j in group])) for group in _batches(lengths, budget)]
+        choices[i] = int(torch.cat(parts).mean(0).argmax())
+    return replace(aim, choices=tuple(choices))
+
+
+@dataclass(frozen=True, eq=False)
+class Row:
+    """Results of one row: scores [n, t] over its real tokens, the rest [t] or None, logits [c], and what it cost."""
+
+    scores: np.ndarray
+    unallocated: np.ndarray | None
+    explained: np.ndarray | None
+    logits: torch.Tensor
+    forwards: float
+    backwards: float
+    seconds: float
+
+
+def _run(model: Model, method: Method, plan: Plan, aim: Target, budget: int, progress: Progress) -> list[Row]:
+    lengths, total = plan.rows.lengths, len(plan.rows)
+    rows: list[Row | None] = [None] * total
+    bar = tqdm(total=total, unit="text", disable=None) if progress is True else None
+    done = 0
+    try:
+        for group in _batches(lengths, budget):
+            start = time.perf_counter()
+            batch = plan.rows.rows(group)
+            result = method(model, batch, aim.rows([plan.owner[r] for r in group]))
+            seconds = (time.perf_counter() - start) / len(group)
+            for j, r in enumerate(group):
+                rows[r] = Row(
+                    result.scores[j, batch.keep[j]].double().cpu().numpy(),
+                    None if result.unallocated is None else result.unallocated[j].double().cpu().numpy(),
+                    None if result.explained is None else result.explained[j].double().cpu().numpy(),
+                    result.logits[j].cpu(),
+                    result.forwards,
+                    result.backwards,
+                    seconds,
+                )
+            done += len(group)
+            if bar is not None:
+                bar.update(len(group))
+            elif callable(progress):
+                progress(done, total)
+    finally:
+        if bar is not None:
+            bar.close()
+    return [row for row in rows if row is not None]
+
+
+def _mean(values: list[np.ndarray | None]) -> np.ndarray | None:
+    found = [v for v in values if v is not None]
+    return np.mean(found, axis=0) if found else None
+
+
+def _attribution(model: Model, method: Method, plan: Plan, aim: Target, i: int, rows: list[Row]) -> Attribution:
+    """Stitch the rows of text i: a token's score is the sum over its windows divided by the number of all windows."""
+    mine = [r for r, owner in enumerate(plan.owner) if owner == i]
+    assert plan.whole.tokens is not None
+    tokens = plan.whole.tokens[i]
+    real = plan.whole.keep[i].cumsum(0) - 1  # column to index among the real tokens
+    scores = np.zeros((len(tokens), rows[mine[0]].scores.shape[1]))
+    for r in mine:
+        columns = plan.columns[r].to(real.device)
+        columns = columns[plan.whole.keep[i, columns]]
+        scores[real[columns].cpu().numpy()] += rows[r].scores / len(mine)
+    logits = torch.stack([rows[r].logits for r in mine]).mean(0)
+    best = int(logits.argmax())
+    probabilities = model.probabilities(logits[None])
+    final = aim.rows([i]).resolve(logits[None])
+    guarantees = method.guarantees(model)
+
+    def shaped(value: np.ndarray | None) -> Any:
+        return None if value is None else value if aim.all_classes else float(value[0])
+
+    choice = final.choices[0]
+    assert choice is not None
+    return Attribution(
+        tokens=tokens,
+        scores=scores if aim.all_classes else scores[:, 0],
+        unallocated=shaped(_mean([rows[r].unallocated for r in mine])),
+        explained=shaped(_mean([rows[r].explained for r in mine])),
+        target="all" if aim.all_classes else choice,
+        label=final.name(0),
+        prediction=model.labels[best],
+        probability=None if probabilities is None else float(probabilities[0, best]),
+        method=method.name,
+        params=method.params(model),
+        unit=method.unit,
+        complete=guarantees.complete,
+        signed=guarantees.signed,
+        additive=guarantees.additive,
+        text=None if plan.whole.texts is None else plan.whole.texts[i],
+        labels=model.labels,
+        origin=_origin(model, plan, i, [rows[r] for r in mine]),
+    )
+
+
+def _origin(model: Model, plan: Plan, i: int, rows: list[Row]) -> dict[str, Any]:
+    import transformers
+
+    origin: dict[str, Any] = {
+        "model": model.id,
+        "family": model.family,
+        "access": model.access.name,
+        "weights": model.fingerprint.sha256,
+        "parity": model.parity,
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "device": str(model.device),
+        "versions": {
+            "pellucid": __version__,
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+            "python": platform.python_version(),
+        },
+        "forwards": sum(r.forwards for r in rows),
+        "backwards": sum(r.backwards for r in rows),
+        "seconds": sum(r.seconds for r in rows),
+    }
+    if len(rows) > 1:
+        origin["windows"] = len(rows)
+    if i in plan.truncated:
+        origin["truncated"] = {"kept": len(plan.whole.tokens[i]) if plan.whole.tokens else 0, "of": plan.truncated[i]}
+    return origin
