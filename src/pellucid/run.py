@@ -93,8 +93,10 @@ def explain(
     plan = _plan(model, x, long)
     aim = Target.parse(target, model.labels, plan.whole)  # type: ignore[arg-type]
     budget = batch_tokens or (1024 if model.device.type == "cpu" else 32768)
-    aim = _fix_windowed(model, plan, aim, budget)
-    results = _run(model, method, plan, aim, budget, progress)
+    # the caller's inference mode or autocast must not reach the numbers; methods turn gradients on where they need them
+    with torch.inference_mode(False), torch.no_grad(), torch.autocast(model.device.type, enabled=False):
+        aim = _fix_windowed(model, plan, aim, budget)
+        results = _run(model, method, plan, aim, budget, progress)
     out = [_attribution(model, method, plan, aim, i, results) for i in range(len(plan.whole))]
     return out[0] if single else out
 

@@ -27,7 +27,7 @@ class Activation:
 
 
 def _normal_cdf(u: Tensor) -> Tensor:
-    return 0.5 * torch.erfc(u * -math.sqrt(0.5))
+    return torch.erfc(u * -math.sqrt(0.5)) * 0.5
 
 
 def _gelu_tangent(u: Tensor) -> Tensor:

@@ -177,7 +177,7 @@ def block(ops: Ops, at: str, layer: Layer, x: Tensor, keep: Tensor, rows: Tensor
         y = ops.stream(f"{at}.ffn.res", feed_forward(ops, at, layer, r) + r)
         return ops.stream(f"{at}.out", norm(ops, f"{at}.ffn.norm", layer.norm2, y))
 
-    return ops.rowwise(rest, x.shape[-2])
+    return ops.rowwise(rest, x.shape[-2], spent=x)
 
 
 def read_rows(net: Net, keep: Tensor) -> Tensor | None:

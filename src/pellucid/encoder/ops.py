@@ -61,8 +61,11 @@ class Ops:
         """The window: every block input, sub-layer output, and both sides of each norm pass through here."""
         return x
 
-    def rowwise(self, f: Callable[[Rows], Tensor], n: int) -> Tensor:
-        """Apply a position-wise f to rows 0..n-1; a set of operations may do so chunk by chunk to save memory."""
+    def rowwise(self, f: Callable[[Rows], Tensor], n: int, spent: Tensor | None = None) -> Tensor:
+        """Apply a position-wise f to rows 0..n-1; a set of operations may do so chunk by chunk to save memory.
+
+        `spent` has the shape of the result and is read only by f, row by row: its rows may be overwritten.
+        """
         return f(ALL)
 
 

@@ -42,8 +42,8 @@ class Linearised(Ops):
             return super().probs(at, scores)
 
     def scale(self, at: str, x: Tensor, eps: float) -> Tensor:
-        with torch.no_grad():
-            return super().scale(at, x, eps)
+        with torch.no_grad():  # the fused kernel's 1/std: several times faster on a CPU than a variance
+            return torch.native_layer_norm(x, x.shape[-1:], None, None, eps)[2]
 
     def gate(self, at: str, act: Activation, u: Tensor) -> Tensor:
         step = self.slope == "relu" and not at.startswith("head")
@@ -105,15 +105,15 @@ def pull(
         logits = encode(ops, net, x, keep)
         weights = weights_of(logits.detach())
         explained = torch.einsum("bc,bct->bt", logits, weights)
+        columns = [c.sum() for c in explained.unbind(1)]
     leaves = [x, *([] if ops.travelling is None else [ops.travelling]), *ops.constants]
+    owned = len(leaves) - len(ops.constants)
     tokens, biases = [], []
-    for t in range(weights.shape[-1]):
-        more = t + 1 < weights.shape[-1]
-        grads = torch.autograd.grad(explained[:, t].sum(), leaves, retain_graph=more, allow_unused=True)
+    for t, column in enumerate(columns):
+        grads = torch.autograd.grad(column, leaves, retain_graph=t + 1 < len(columns), allow_unused=True)
         parts = [None if g is None else (g * leaf).detach() for g, leaf in zip(grads, leaves, strict=True)]
-        count = len(leaves) - len(ops.constants)
-        tokens.append(torch.stack([p.sum(-1) for p in parts[:count] if p is not None]).sum(0))
-        biases.append(sum((p.flatten(1).sum(-1) for p in parts[count:] if p is not None), logits.new_zeros(len(x))))
+        tokens.append(torch.stack([p.sum(-1) for p in parts[:owned] if p is not None]).sum(0))
+        biases.append(sum((p.flatten(1).sum(-1) for p in parts[owned:] if p is not None), logits.new_zeros(len(x))))
     return logits.detach(), torch.stack(tokens, -1) * keep[..., None], torch.stack(biases, -1), explained.detach()
 
 

@@ -53,8 +53,9 @@ def gradients(
     with torch.enable_grad():
         logits = logits_from(model, batch, x, at)
         explained = torch.einsum("bc,bct->bt", logits, weights_of(logits.detach()))
-    columns = range(explained.shape[1])
-    grads = [torch.autograd.grad(explained[:, t].sum(), x, retain_graph=t < len(columns) - 1)[0] for t in columns]
+        columns = [c.sum() for c in explained.unbind(1)]
+    last = len(columns) - 1
+    grads = [torch.autograd.grad(c, x, retain_graph=t < last)[0] for t, c in enumerate(columns)]
     return torch.stack(grads, -1).to(model.dtype), explained.detach(), logits.detach()
 
 

@@ -76,12 +76,13 @@ class Parts(Ops):
 
     The value bias of block 0 travels with its token; from block 1 on it is shared after the residual together with the
     output bias (its attention weights sum to one), and the second feed-forward bias before the residual, as the
-    official code does. Rows are computed in chunks, so at its peak three tensors of [k, n, d] are alive.
+    official code does. Rows are computed in chunks that overwrite their input, so beside the chunk two tensors of
+    [k, n, d] are alive: the parts and their values.
     """
 
     def __init__(
         self, net: Net, tape: dict[str, Tensor], keep: Tensor, rule: BiasRule, slope: Slope, ffn: bool,
-        chunk_floats: int = 1 << 21,
+        chunk_floats: int = 1 << 22,
     ) -> None:
         self.net, self.tape, self.keep = net, tape, keep
         self.share = SHARES.get(rule)  # "token" and "drop" give a bias to no part
@@ -144,24 +145,27 @@ class Parts(Ops):
             return torch.zeros_like(x)
         return x
 
-    def rowwise(self, f: Callable[[Rows], Tensor], n: int) -> Tensor:
-        k = self.keep.shape[1]
-        step = max(1, self.chunk_floats // (k * self.width))
-        out: Tensor | None = None
+    def rowwise(self, f: Callable[[Rows], Tensor], n: int, spent: Tensor | None = None) -> Tensor:
+        out = spent
+        # every chunk reads all values once, so it should have many rows; its widest vectors are the memory it takes
+        step = max(16, self.chunk_floats // (self.keep.shape[1] * self.width))
         for i in range(0, n, step):
             self.rows = slice(i, min(i + step, n))
             y = f(self.rows)
-            if step >= n and y.dim() == 4:
-                out = y
-                break
             if out is None:
-                # parts next to the width, so that mixing is one plain matrix product
-                shape = (*y.shape[1:-2], n, y.shape[0], y.shape[-1])
-                out = y.new_empty(shape).movedim(-2, 0) if y.dim() == 5 else y.new_empty(*y.shape[:-2], n, y.shape[-1])
+                out = self._room(y, n)
             out[..., self.rows, :] = y
         self.rows = ALL
         assert out is not None
         return out
+
+    @staticmethod
+    def _room(y: Tensor, n: int) -> Tensor:
+        """An empty tensor like y with n rows; values [k,b,h,n,e] lie as [b,h,n,k,e], so that mixing is one product."""
+        if y.dim() == 4:
+            return y.new_empty(*y.shape[:-2], n, y.shape[-1])
+        k, b, h, _, e = y.shape
+        return y.new_empty(b, h, n, k, e).movedim(-2, 0)
 
 
 def record(net: Net, x: Tensor, keep: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
@@ -185,7 +189,7 @@ def push(
     """Decompose one text x [1, n, d] by carrying vectors.
 
     Returns logits [1, c], each token's part of them [n, c], and the norm of its part of what the head reads [n].
-    Cost: about n forward passes; peak memory three tensors of [n, n, d] and the attention of the exact run.
+    Cost: about n forward passes; peak memory about three tensors of [n, n, d] and the attention of the exact run.
     """
     logits, tape = record(net, x, keep)
     ops = Parts(net, tape, keep, rule, slope, ffn)

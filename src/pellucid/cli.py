@@ -1,0 +1,478 @@
+"""The command line. It alone reads environment variables and changes settings of the whole process.
+
+Exit status: 0 done; 2 the call or its input is wrong, said in one sentence on standard error; 1 anything else. What is
+slow to import (torch, transformers) is imported by the commands that need it, never for `--help`.
+"""
+
+import contextlib
+import hashlib
+import io
+import json
+import os
+import re
+import sys
+import time
+import traceback
+import warnings
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pellucid._version import __version__
+from pellucid.errors import InputError, PellucidError
+from pellucid.registry import choose
+
+if TYPE_CHECKING:
+    from pellucid.encoder.model import Model
+    from pellucid.inputs import Columns, Item
+    from pellucid.methods import Method
+    from pellucid.types import Attribution, TargetSpec
+
+FORMATS = {"": "text", ".txt": "text", ".html": "html", ".htm": "html", ".json": "json"}
+RECORDS = (".parquet", ".jsonl")
+SHOWN = (4, 5, 7)  # the sentences that `demo` prints: two that differ in one word, and a negation
+CHUNK = 256  # texts that are tokenised and explained together
+_QUIET = {
+    "TRANSFORMERS_VERBOSITY": "error",
+    "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
+    "HF_HUB_VERBOSITY": "error",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+}
+_UsageError: type[Any] = typer.BadParameter.__mro__[2]  # click's ClickException, which newer typers carry themselves
+
+app = typer.Typer(
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def main() -> None:
+    """Run the command of this process and end it with its exit status."""
+    sys.exit(status(sys.argv[1:]))
+
+
+def status(arguments: Sequence[str]) -> int:
+    """Run one command; its exit status. Refusals, errors and interruptions become one line on standard error."""
+    args, trace = _without_traceback_flag(arguments)
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")  # our own code never warns; a person can do nothing about other packages'
+    try:
+        code = int(app(args=args, prog_name="pellucid", standalone_mode=False) or 0)
+        sys.stdout.flush()
+        return code if code != 130 else _failed("interrupted.", 1)
+    except BrokenPipeError:
+        return _reader_left()
+    except SystemExit as e:  # typer or rich found that nobody reads standard output any more
+        return e.code if isinstance(e.code, int) else _reader_left()
+    except (KeyboardInterrupt, typer.Abort):
+        return _failed("interrupted.", 1)
+    except Exception as e:
+        if trace:
+            traceback.print_exc()
+        if isinstance(e, PellucidError):
+            return _failed(str(e), 2)
+        if isinstance(e, _UsageError):
+            command = getattr(getattr(e, "ctx", None), "command_path", "pellucid")
+            return _failed(f"{e.format_message().rstrip('.')}. See `{command} --help`.", 2)
+        where = "" if trace else " Repeat with --traceback to see where."
+        return _failed(f"unexpected {type(e).__name__}: {(str(e).splitlines() or [''])[0]}.{where}", 1)
+
+
+def _without_traceback_flag(arguments: Sequence[str]) -> tuple[list[str], bool]:
+    """The arguments without --traceback, which may stand anywhere before "--", and whether it was there."""
+    args = list(arguments)
+    end = args.index("--") if "--" in args else len(args)
+    left = [a for a in args[:end] if a != "--traceback"]
+    return left + args[end:], len(left) < end
+
+
+def _failed(message: str, code: int) -> int:
+    line = re.sub(r"\s*\n\s*", " ", message)
+    with contextlib.suppress(BrokenPipeError):
+        print(f"pellucid: {line}", file=sys.stderr)
+    return code
+
+
+def _reader_left() -> int:
+    """Nobody reads standard output (`| head`): point it at nothing, so that the end of the process stays silent."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 1
+
+
+def _say(message: str) -> None:
+    print(message, file=sys.stderr)
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        print(f"pellucid {__version__}")
+        raise typer.Exit(0)
+
+
+Input = Annotated[
+    str | None,
+    typer.Option("--input", "-i", metavar="FILE", help="Texts: .txt (a line each), .csv .tsv .jsonl .parquet, or -."),
+]
+ModelName = Annotated[
+    str | None, typer.Option("--model", "-m", metavar="M", help="Folder or hub name; default: the bundled demo model.")
+]
+TextColumn = Annotated[str | None, typer.Option(metavar="NAME", help='Default "text", or "sentence".')]
+PairColumn = Annotated[str | None, typer.Option(metavar="NAME", help="The second text of pairs.")]
+LabelColumn = Annotated[str | None, typer.Option(metavar="NAME", help="The true class, for --target gold.")]
+Params = Annotated[
+    list[str] | None, typer.Option(metavar="NAME=VALUE", help="A parameter of the method; may be repeated.")
+]
+TargetName = Annotated[
+    str | None,
+    typer.Option(
+        "--target",
+        "-t",
+        metavar="T",
+        help='What to explain: predicted (default), a class number or label, all, gold, or "A,B": logit A minus B.',
+    ),
+]
+Format = Annotated[
+    str | None, typer.Option("--format", metavar="F", help="text, json or html; default: by --out, else text.")
+]
+OutFile = Annotated[
+    Path | None, typer.Option("--out", "-o", metavar="FILE", help="Write here; .parquet and .jsonl hold records.")
+]
+Long = Annotated[
+    str, typer.Option(metavar="HOW", help="Texts over the model's limit: refuse, truncate, or window (overlapping).")
+]
+Count = Annotated[int | None, typer.Option(min=1, metavar="N", help="Only the first N texts of --input.")]
+BatchTokens = Annotated[int | None, typer.Option(min=1, metavar="N", help="Tokens per forward pass.")]
+Device = Annotated[str | None, typer.Option(metavar="D", help="cpu (default), cuda, cuda:1, mps.")]
+
+
+@app.callback(invoke_without_command=True)
+def pellucid(
+    ctx: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
+    ] = False,
+    traceback: Annotated[bool, typer.Option("--traceback", help="On an error, show where it happened.")] = False,
+) -> None:
+    """Which tokens made a text classifier's decision, as a decomposition that adds up to the model's own logit.
+
+    Start with `pellucid demo`.
+    """
+    if ctx.invoked_subcommand is None:
+        print(ctx.get_help())
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder for the results.")] = Path(
+        "pellucid-demo"
+    ),
+) -> None:
+    """Explain 20 sentences offline and write a page.
+
+    The model is the bundled one, a small judge of film-review sentences.
+    """
+    start = time.perf_counter()
+    _check_place(out / "demo.html")
+    from pellucid.inputs import Columns, from_file
+    from pellucid.methods import METHODS
+    from pellucid.records import write_whole
+    from pellucid.render import html_page
+
+    items = from_file(str(_demo_folder() / "sentences.txt"), Columns(), None, _say)
+    model = _opened(None, None)
+    found = _explained(model, items, METHODS.get("decompx"), None, "refuse", None)
+    shown = [i for i in SHOWN if i < len(found)]
+    _print_texts([f"Sentence {i + 1} of {len(found)}" for i in shown], [found[i] for i in shown])
+    lead = f"{len(found)} sentences, explained with decompx on the bundled demo model."
+    write_whole(out / "demo.html", html_page(found, title="Pellucid demo", lead=lead).encode())
+    seconds = time.perf_counter() - start
+    write_whole(out / "run.json", _run_record(model, items, found, seconds).encode())
+    print(
+        f"\nWrote {out / 'demo.html'} (all {len(found)} sentences) and {out / 'run.json'} in {seconds:.1f} s.\n"
+        f"Next: open {out / 'demo.html'} in a browser, or try\n"
+        '  pellucid explain "The plot is thin, but the acting is superb."\n'
+        "  pellucid explain --model FOLDER_OR_HUB_NAME --input reviews.csv --out explained.html\n"
+        "  pellucid methods"
+    )
+
+
+@app.command()
+def explain(
+    text: Annotated[list[str] | None, typer.Argument(metavar="TEXT", help="One or several texts, in quotes.")] = None,
+    input: Input = None,
+    model: ModelName = None,
+    method: Annotated[str, typer.Option(metavar="NAME", help="See `pellucid methods`.")] = "decompx",
+    param: Params = None,
+    target: TargetName = None,
+    format: Format = None,
+    out: OutFile = None,
+    text_column: TextColumn = None,
+    pair_column: PairColumn = None,
+    label_column: LabelColumn = None,
+    limit: Count = None,
+    long: Long = "refuse",
+    words: Annotated[bool, typer.Option("--words", help="Sum the scores of each word's tokens.")] = False,
+    batch_tokens: BatchTokens = None,
+    device: Device = None,
+) -> None:
+    """Show what each token contributed to the model's decision.
+
+    Examples:
+
+        pellucid explain "Dull, but not bad."
+
+        pellucid explain -m my-model -i reviews.csv --target positive,negative -o explained.parquet
+    """
+    start = time.perf_counter()
+    kind = _kind(format, out)
+    choose("--long", long, ["refuse", "truncate", "window"])
+    if bool(text) == bool(input):
+        raise InputError("Give texts to explain either as TEXT or with --input FILE (- is standard input), not both.")
+    if (label_column is not None) != (target == "gold"):
+        raise InputError("--target gold and --label-column NAME, the column of true classes, need each other.")
+    from pellucid.inputs import Columns, check_tokens, from_file, method_with, target_of
+
+    chosen, columns = method_with(method, param or []), Columns(text_column, pair_column, label_column)
+    items = from_file(input, columns, limit, _say) if input else _given(text or [], columns, limit)
+    if model is None:
+        _say("No --model was given, so this explains the bundled demo model, a small judge of film-review sentences.")
+    opened = _opened(model, device)
+    aim = target_of(target, opened.labels, items)
+    check_tokens(opened, items, long)
+    found = _explained(opened, items, chosen, aim, long, batch_tokens, words)
+    _deliver(items, found, kind, out, method, single=not input and len(items) == 1)
+    if out is not None:
+        count = f"{len(found)} explanation{'s' * (len(found) > 1)}"
+        _say(f"Wrote {count} to {out} in {time.perf_counter() - start:.1f} s.")
+
+
+@app.command()
+def methods(
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="Tell all about this one.")] = None,
+    format: Annotated[str, typer.Option("--format", metavar="F", help="text or json.")] = "text",
+) -> None:
+    """List the methods and what each one promises.
+
+    needs: how much of the model it must see, from OUTPUTS over GRADIENTS and READOUT to ENCODER.
+    """
+    choose("format", format, ["text", "json"])
+    from pellucid.inputs import about, explained_at_length
+    from pellucid.methods import METHODS
+    from pellucid.records import dumps
+
+    asked = [METHODS.get(name)] if name else list(METHODS)
+    if format == "json":
+        _print_utf8(dumps(about(asked[0]) if name else [about(m) for m in asked]) + "\n")
+    elif name:
+        print(explained_at_length(asked[0]))
+    else:
+        keys = ("name", "needs", "unit", "complete", "signed", "additive")
+        yes_no = {True: "yes", False: "no", None: "depends"}
+        entries = [about(m) for m in asked]
+        _print_table(keys, [[e[k] if isinstance(e[k], str) else yes_no[e[k]] for k in keys] for e in entries])
+        print(
+            "complete: the scores and the unallocated share add up to the logit, up to rounding\n"
+            "signed: scores tell for from against\n"
+            "additive: a word's score is the sum of its tokens' scores\n"
+            "All of it with the parameters as they are by default. More about one: pellucid methods NAME"
+        )
+
+
+@app.command()
+def families(
+    format: Annotated[str, typer.Option("--format", metavar="F", help="text or json.")] = "text",
+) -> None:
+    """List the architectures that Pellucid rebuilds."""
+    choose("format", format, ["text", "json"])
+    from pellucid.families import FAMILIES
+    from pellucid.records import dumps
+
+    if format == "json":
+        closed = [{"name": f.model_type, "implements": {k: list(v) for k, v in f.closed.items()}} for f in FAMILIES]
+        _print_utf8(dumps(closed) + "\n")
+        return
+    rows = [[f.model_type, ", ".join(f"{k}={' or '.join(map(str, v))}" for k, v in f.closed.items())] for f in FAMILIES]
+    _print_table(("family", "only where the configuration says"), rows)
+    print("Models of other architectures open too, for the methods that need GRADIENTS or OUTPUTS.")
+
+
+def _kind(format: str | None, out: Path | None) -> str:
+    """What is asked for, "records", "text", "json" or "html"; InputError if it is unclear or cannot be written."""
+    if format is not None:
+        choose("format", format, ["text", "json", "html"])
+    if out is None:
+        return format or "text"
+    _check_place(out)
+    if out.suffix in RECORDS:
+        return "records"
+    if format is None and out.suffix not in FORMATS:
+        raise InputError(
+            f"The ending {out.suffix!r} of --out {out} does not tell what to write: use .html, .json, .jsonl, .parquet "
+            "or .txt, or add --format."
+        )
+    return format or FORMATS[out.suffix]
+
+
+def _check_place(out: Path) -> None:
+    """InputError, before any time is spent, for a file that could not be written."""
+    if out.is_dir():
+        raise InputError(f"--out {out} is a folder; give the name of a file in it.")
+    near = next(p for p in out.absolute().parents if p.exists())
+    if not near.is_dir():
+        raise InputError(f"{out} cannot be written: {near} is a file, not a folder.")
+    if not os.access(near, os.W_OK | os.X_OK):
+        raise InputError(f"{out} cannot be written: no permission in {near}. Choose another place.")
+
+
+def _given(texts: Sequence[str], columns: "Columns", limit: int | None) -> "list[Item]":
+    from pellucid.inputs import from_arguments
+
+    if columns.text or columns.pair or columns.label or limit is not None:
+        raise InputError("The column options and --limit are about the file of --input; leave them out with TEXT.")
+    for text in texts:
+        if text.endswith((".txt", ".csv", ".tsv", *RECORDS)) and Path(text).is_file():
+            _say(f"Explaining the words {text!r} themselves; to read that file, use --input {text}.")
+    return from_arguments(texts)
+
+
+def _demo_folder() -> Path:
+    folder = Path(str(files("pellucid") / "demo"))
+    if not (folder / "config.json").is_file():
+        raise InputError(f"The bundled demo model is missing ({folder}); reinstall pellucid, or give --model.")
+    return folder
+
+
+def _opened(name: str | None, device: str | None) -> "Model":
+    """The model, without a look at the network if it lies in a local folder."""
+    source = name or str(_demo_folder())
+    if Path(source).is_dir():
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    elif sys.stderr.isatty():
+        _say(f"Opening {name}; if it is not on this machine yet, it is downloaded first.")
+    import torch
+
+    from pellucid.encoder.load import load
+
+    if device is not None:
+        try:
+            kind = torch.device(device).type
+        except RuntimeError:
+            raise InputError(f"There is no device {device!r}; choose cpu, cuda, cuda:1 or mps.") from None
+        here = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+        if not here.get(kind, True):
+            raise InputError(f"--device {device} was asked for, but torch sees none here; use --device cpu.")
+    return load(source, device=device)
+
+
+def _located(message: str, part: "Sequence[Item]") -> str:
+    """A refusal about text number N of a chunk, about the line that the text came from."""
+    return re.sub(r"^Text (\d+)( of \d+)?", lambda m: part[int(m[1]) - 1].where, message)
+
+
+def _explained(
+    model: "Model",
+    items: "Sequence[Item]",
+    method: "Method",
+    aim: "TargetSpec | list[TargetSpec]",
+    long: Any = "refuse",
+    batch_tokens: int | None = None,
+    words: bool = False,
+) -> "list[Attribution]":
+    """Chunk by chunk, with a bar on a terminal once it takes longer than a second; refusals name the line."""
+    from tqdm import tqdm
+
+    from pellucid.run import explain
+
+    found: list[Attribution] = []
+    with tqdm(total=len(items), unit="text", disable=None, leave=False, delay=1) as bar:
+        for i in range(0, len(items), CHUNK):
+            part = items[i : i + CHUNK]
+            aims = aim[i : i + CHUNK] if isinstance(aim, list) else aim
+
+            def advance(done: int, total: int, before: int = i, size: int = len(part)) -> None:
+                bar.update(before + size * done // total - bar.n)
+
+            try:
+                made = explain(model, [item.text for item in part], method, aims, long, batch_tokens, advance)
+                found += [a.words() for a in made] if words else made
+            except InputError as e:
+                raise InputError(_located(str(e), part)) from e
+    return found
+
+
+def _deliver(
+    items: "Sequence[Item]", found: "Sequence[Attribution]", kind: str, out: Path | None, method: str, single: bool
+) -> None:
+    """Print the explanations, or write them to `out`, whole or not at all."""
+    from pellucid.records import dumps, write_records, write_whole
+    from pellucid.render import html_page
+
+    if kind == "records" and out is not None:
+        write_records(found, out)
+        return
+    if kind == "text":
+        page = io.StringIO()
+        _print_texts([item.where for item in items], found, None if out is None else page)
+        document = page.getvalue()
+    elif kind == "json":
+        document = dumps(found[0].to_dict() if single else [a.to_dict() for a in found]) + "\n"
+    else:
+        lead = f"{len(found)} text{'s' * (len(found) > 1)}, explained with {method}."
+        document = html_page(found, lead=lead)
+    if out is not None:
+        write_whole(out, document.encode())
+    else:
+        _print_utf8(document)
+
+
+def _print_utf8(document: str) -> None:
+    """JSON and HTML are UTF-8 whatever the terminal's encoding."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(encoding="utf-8")
+    sys.stdout.write(document)
+
+
+def _print_texts(names: Sequence[str], found: "Sequence[Attribution]", file: io.StringIO | None = None) -> None:
+    """Each attribution under the name of its text, if there are several; to standard output by default."""
+    from pellucid.render import show
+
+    for i, (name, a) in enumerate(zip(names, found, strict=True)):
+        if len(found) > 1:
+            print(f"{chr(10) * (i > 0)}{name}", file=file)
+        show(a, file=file)
+
+
+def _run_record(model: "Model", items: "Sequence[Item]", found: "Sequence[Attribution]", seconds: float) -> str:
+    """run.json: the call, versions, hashes of model and texts, seconds and passes spent. Nothing here is random."""
+    origin = found[0].origin
+    texts = json.dumps([item.text for item in items], ensure_ascii=False)
+    record = {
+        "call": sys.argv,
+        "versions": origin["versions"],
+        "model": {"id": model.id} | {k: origin[k] for k in ("family", "weights", "parity", "dtype", "device")},
+        "method": {"name": found[0].method, "params": dict(found[0].params)},
+        "data": {"texts": len(items), "sha256": hashlib.sha256(texts.encode()).hexdigest()},
+        "seed": None,
+        "seconds": round(seconds, 3),
+        "forwards": sum(a.origin["forwards"] for a in found),
+        "backwards": sum(a.origin["backwards"] for a in found),
+    }
+    return json.dumps(record, indent=2) + "\n"
+
+
+def _print_table(keys: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*keys, box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for row in rows:
+        table.add_row(*row)
+    Console(width=None if sys.stdout.isatty() else 200, highlight=False, markup=False, emoji=False).print(table)
