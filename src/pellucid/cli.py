@@ -14,7 +14,7 @@ import sys
 import time
 import traceback
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -80,7 +80,8 @@ def status(arguments: Sequence[str]) -> int:
             return _failed(str(e), 2)
         if isinstance(e, _UsageError):
             command = getattr(getattr(e, "ctx", None), "command_path", "pellucid")
-            return _failed(f"{e.format_message().rstrip('.')}. See `{command} --help`.", 2)
+            message = e.format_message()
+            return _failed(f"{message}{'' if message.endswith(('.', '?')) else '.'} See `{command} --help`.", 2)
         where = "" if trace else " Repeat with --traceback to see where."
         return _failed(f"unexpected {type(e).__name__}: {(str(e).splitlines() or [''])[0]}.{where}", 1)
 
@@ -234,19 +235,20 @@ def explain(
     start = time.perf_counter()
     kind = _kind(format, out)
     choose("--long", long, ["refuse", "truncate", "window"])
-    if bool(text) == bool(input):
-        raise InputError("Give texts to explain either as TEXT or with --input FILE (- is standard input), not both.")
-    if (label_column is not None) != (target == "gold"):
-        raise InputError("--target gold and --label-column NAME, the column of true classes, need each other.")
+    _check_call(text or [], input, target, label_column)
     from pellucid.inputs import Columns, check_tokens, from_file, method_with, target_of
 
     chosen, columns = method_with(method, param or []), Columns(text_column, pair_column, label_column)
-    items = from_file(input, columns, limit, _say) if input else _given(text or [], columns, limit)
-    if model is None:
-        _say("No --model was given, so this explains the bundled demo model, a small judge of film-review sentences.")
+    notes = [] if model else ["No --model was given, so this is the bundled demo model, a judge of film reviews."]
+    if input:
+        items = from_file(input, columns, limit, notes.append)
+    else:
+        items = _given(text or [], columns, limit, notes.append)
     opened = _opened(model, device)
     aim = target_of(target, opened.labels, items)
     check_tokens(opened, items, long)
+    for note in notes:  # only now, so that a refusal stands alone
+        _say(note)
     found = _explained(opened, items, chosen, aim, long, batch_tokens, words)
     _deliver(items, found, kind, out, method, single=not input and len(items) == 1)
     if out is not None:
@@ -304,6 +306,18 @@ def families(
     print("Models of other architectures open too, for the methods that need GRADIENTS or OUTPUTS.")
 
 
+def _check_call(texts: Sequence[str], source: str | None, target: str | None, label_column: str | None) -> None:
+    """InputError for options that contradict each other."""
+    if texts and source:
+        raise InputError("Both TEXT and --input were given; give the texts to explain in one of these ways.")
+    if not texts and not source:
+        raise InputError('There is nothing to explain: give TEXT, in quotes, or --input FILE ("-" is standard input).')
+    if target == "gold" and label_column is None:
+        raise InputError("--target gold explains the true class: name its column in --input with --label-column.")
+    if target != "gold" and label_column is not None:
+        raise InputError("--label-column is read for --target gold alone; add that, or leave the column out.")
+
+
 def _kind(format: str | None, out: Path | None) -> str:
     """What is asked for, "records", "text", "json" or "html"; InputError if it is unclear or cannot be written."""
     if format is not None:
@@ -332,14 +346,14 @@ def _check_place(out: Path) -> None:
         raise InputError(f"{out} cannot be written: no permission in {near}. Choose another place.")
 
 
-def _given(texts: Sequence[str], columns: "Columns", limit: int | None) -> "list[Item]":
+def _given(texts: Sequence[str], columns: "Columns", limit: int | None, say: Callable[[str], None]) -> "list[Item]":
     from pellucid.inputs import from_arguments
 
     if columns.text or columns.pair or columns.label or limit is not None:
         raise InputError("The column options and --limit are about the file of --input; leave them out with TEXT.")
     for text in texts:
         if text.endswith((".txt", ".csv", ".tsv", *RECORDS)) and Path(text).is_file():
-            _say(f"Explaining the words {text!r} themselves; to read that file, use --input {text}.")
+            say(f"Explaining the words {text!r} themselves; to read that file, use --input {text}.")
     return from_arguments(texts)
 
 
@@ -363,12 +377,13 @@ def _opened(name: str | None, device: str | None) -> "Model":
 
     if device is not None:
         try:
-            kind = torch.device(device).type
+            asked = torch.device(device)
         except RuntimeError:
             raise InputError(f"There is no device {device!r}; choose cpu, cuda, cuda:1 or mps.") from None
-        here = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-        if not here.get(kind, True):
-            raise InputError(f"--device {device} was asked for, but torch sees none here; use --device cpu.")
+        here = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
+        count = here.get(asked.type, 0)
+        if (asked.index or 0) >= count:
+            raise InputError(f"--device {device} was asked for, but torch sees {count} of {asked.type!r} here.")
     return load(source, device=device)
 
 

@@ -65,10 +65,10 @@ def from_file(source: str, columns: Columns, limit: int | None, say: Say) -> lis
             raise InputError(f"{given[0]} needs a file with columns (.csv .tsv .jsonl .parquet); {source!r} is lines.")
         return _lines(source, limit, say)
     if path.suffix not in TABLES:
-        seen = f"the ending {path.suffix!r} of {source!r}" if path.suffix else f"{source!r}, which has no ending,"
+        _open(path).close()
         raise InputError(
-            f"It is unclear how to read {seen}: choose a file that ends in .txt {' '.join(TABLES)}, or give lines of "
-            "text to --input -."
+            f"The ending {path.suffix!r} of {source} does not tell how to read it: use .txt, {', '.join(TABLES)}, or "
+            "pipe lines of text to --input -."
         )
     names, read = TABLES[path.suffix](path, say)
     chosen = _chosen(columns, names, source)
@@ -86,7 +86,7 @@ def from_file(source: str, columns: Columns, limit: int | None, say: Say) -> lis
 def _item(where: str, cells: Mapping[str, object], columns: Columns) -> Item:
     parts = [_cell(where, cells, c) for c in (columns.text, columns.pair) if c is not None]
     if not any(part.strip() for part in parts):
-        raise InputError(f"{where} is empty: there is nothing to explain. Leave it out.")
+        raise InputError(f"{where} holds nothing to explain: its text is empty. Leave it out.")
     for part in parts:
         try:
             part.encode()
@@ -409,7 +409,11 @@ def _whole(x: object) -> int | None:
 
 def _class(name: str, labels: Sequence[str]) -> int | str:
     number = _whole(name)
-    return number if number is not None and name not in labels else choose("label", name, list(labels))
+    if number is None or name in labels:
+        return choose("label", name, list(labels))
+    if not 0 <= number < len(labels):
+        raise InputError(f"There is no class {number}; the model has 0 to {len(labels) - 1}: {', '.join(labels)}.")
+    return number
 
 
 def _gold(item: Item, labels: Sequence[str]) -> int | str:

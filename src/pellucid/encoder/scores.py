@@ -4,17 +4,15 @@ Everywhere: q [b, h, r, e] are the queries at positions `rows` ([b, r], or None 
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
 
-class Score(Protocol):
-    """(q, k, rows) -> scores [b, h, r, n]."""
-
-    def __call__(self, q: Tensor, k: Tensor, rows: Tensor | None) -> Tensor: ...
+Score = Callable[[Tensor, Tensor, Tensor | None], Tensor]
+"""(q, k, rows) -> scores [b, h, r, n]."""
 
 
 def positions(rows: Tensor | None, n: int, device: torch.device) -> Tensor:

@@ -10,7 +10,7 @@ from pellucid.encoder.forward import encode, even, read_rows
 from pellucid.encoder.model import Access, Model
 from pellucid.encoder.ops import Recorded
 from pellucid.errors import InputError
-from pellucid.methods.method import Guarantees, Method, Scores, one_of, register, target_free
+from pellucid.methods.method import Guarantees, Method, Scores, register, target_free
 from pellucid.types import Batch, Target
 
 _FREE = Guarantees(signed=False, additive=True, linear_in_target=True, target_free=True)
@@ -102,7 +102,7 @@ class Rollout(Method):
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.residual <= 1.0:
-            one_of("Rollout", residual=(self.residual, ("a number from 0 to 1",)))
+            raise InputError(f"Rollout needs a residual share from 0 to 1; seen residual={self.residual}.")
 
     @property
     def name(self) -> str:

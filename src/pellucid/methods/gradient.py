@@ -11,6 +11,7 @@ from torch import Tensor
 from pellucid.encoder import forward
 from pellucid.encoder.model import Access, Model
 from pellucid.encoder.ops import Ops
+from pellucid.errors import InputError
 from pellucid.methods.method import Guarantees, Method, Scores, one_of, register, slabs
 from pellucid.methods.perturb import replacement, special_mask
 from pellucid.types import Batch, Target
@@ -159,8 +160,9 @@ class IntegratedGradients(Method):
             baseline=(self.baseline, ("zero", "mask", "pad")),
             reduce=(self.reduce, ("signed", "norm")),
             at=(self.at, _ATS),
-            steps=(self.steps, range(1, 10_001)),  # type: ignore[arg-type]
         )
+        if self.steps < 1:
+            raise InputError(f"IntegratedGradients needs at least 1 step; seen steps={self.steps}.")
 
     @property
     def name(self) -> str:
