@@ -36,7 +36,7 @@ class Plan:
 
 
 @overload
-def explain(
+def explain(  # type: ignore[overload-overlap]  # a str is a Sequence too; the first signature wins
     model: Model,
     x: Text,
     method: str | Method = "decompx",
@@ -91,7 +91,7 @@ def explain(
     model.check_unchanged()
     single = isinstance(x, (str, tuple))
     plan = _plan(model, x, long)
-    aim = Target.parse(target, model.labels, plan.whole)  # type: ignore[arg-type]
+    aim = Target.parse(target, model.labels, plan.whole)
     budget = batch_tokens or (1024 if model.device.type == "cpu" else 32768)
     # the caller's inference mode or autocast must not reach the numbers; methods turn gradients on where they need them
     with torch.inference_mode(False), torch.no_grad(), torch.autocast(model.device.type, enabled=False):

@@ -113,7 +113,9 @@ class Batch:
         """The whole batch `times` times over, without tokens and texts."""
         types = self.token_type_ids
         return Batch(
-            self.input_ids.repeat(times, 1), self.keep.repeat(times, 1), None if types is None else types.repeat(times, 1)
+            self.input_ids.repeat(times, 1),
+            self.keep.repeat(times, 1),
+            None if types is None else types.repeat(times, 1),
         )
 
     def to(self, device: torch.device | str) -> "Batch":
@@ -132,7 +134,7 @@ def _class_index(asked: object, labels: Sequence[str]) -> int:
         return list(labels).index(choose("label", asked, list(labels)))
     if isinstance(asked, bool) or not hasattr(asked, "__index__"):
         raise InputError(
-            f"A target is None, a class index, a label name, \"all\", \"gold\" or a pair (a, b); seen {asked!r}."
+            f'A target is None, a class index, a label name, "all", "gold" or a pair (a, b); seen {asked!r}.'
         )
     index = int(asked.__index__())
     if not 0 <= index < len(labels):
@@ -151,7 +153,7 @@ class Target:
     index, or a pair (a, b) for logit a minus logit b; `all_classes` asks for every logit in one go instead.
     """
 
-    choices: tuple[None | int | tuple[int, int], ...]
+    choices: tuple[int | tuple[int, int] | None, ...]
     labels: tuple[str, ...]
     all_classes: bool = False
 
@@ -175,7 +177,7 @@ class Target:
         return cls(tuple(cls._one(s, names) for s in spec), names)
 
     @staticmethod
-    def _one(spec: object, labels: tuple[str, ...]) -> None | int | tuple[int, int]:
+    def _one(spec: object, labels: tuple[str, ...]) -> int | tuple[int, int] | None:
         if spec is None:
             return None
         if isinstance(spec, tuple):
@@ -278,7 +280,7 @@ class Attribution:
         if not self.additive:
             raise InputError(
                 f"{self.method!r} scores cannot be summed over the tokens of a word: they are norms or effects of "
-                "single tokens. Use a method that adds up, such as \"decompx\", or read them per token."
+                'single tokens. Use a method that adds up, such as "decompx", or read them per token.'
             )
         if all(t.word is None for t in self.tokens):
             raise InputError("Words are unknown for these tokens: the input had no tokenizer that tells them.")

@@ -1,0 +1,1 @@
+"""The bundled demo model, its card, and twenty sentences."""

@@ -1,0 +1,1 @@
+"""The network in six operations, and how a Hugging Face model is opened as one."""

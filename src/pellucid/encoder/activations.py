@@ -1,6 +1,6 @@
 """Activations with their two slopes in closed form.
 
-`ratio(u) = f(u) / u` is the zero-origin slope of DecompX (Modarressi et al. 2023, section 3.3), and `tangent(u) = f'(u)`.
+`ratio(u) = f(u) / u` is the zero-origin slope of DecompX (Modarressi et al. 2023, section 3.3), `tangent(u) = f'(u)`.
 Closed forms need no division, so the limit at u = 0 is right (1/2 for GELU, 1 for tanh) where the official code's
 `f(u) / (u + 1e-12)` gives 0, or an infinity at u = -1e-12.
 """

@@ -118,9 +118,7 @@ def allowed(layer: Layer, keep: Tensor, rows: Tensor | None) -> Tensor | None:
     return mask
 
 
-def attend(
-    ops: Ops, at: str, layer: Layer, x: Tensor, keep: Tensor, rows: Tensor | None
-) -> tuple[Tensor, Tensor]:
+def attend(ops: Ops, at: str, layer: Layer, x: Tensor, keep: Tensor, rows: Tensor | None) -> tuple[Tensor, Tensor]:
     """Attention probabilities [b, h, r, n] and values [*p, b, h, n, e] of one block.
 
     Masked keys get the least finite score, so their probability is exactly 0 in a row that has a real key; the rows of

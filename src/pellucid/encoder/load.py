@@ -81,7 +81,7 @@ def load(
     )
 
 
-def unwrap(model: nn.Module) -> nn.Module:
+def unwrap(model: Any) -> nn.Module:
     """The Hugging Face model inside torch.compile, data-parallel and adapter wrappers."""
     while True:
         if hasattr(model, "_orig_mod"):
@@ -89,9 +89,9 @@ def unwrap(model: nn.Module) -> nn.Module:
         elif isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
             model = model.module
         elif hasattr(model, "peft_config") and hasattr(model, "get_base_model"):
-            model = model.get_base_model()  # type: ignore[operator]
+            model = model.get_base_model()
         else:
-            return model
+            return model  # type: ignore[no-any-return]
 
 
 def _tokenizer(name: str | Path) -> Any:
@@ -157,9 +157,7 @@ def _check_object(hf: nn.Module, device: str | torch.device | None) -> None:
         raise UnsupportedModel(f"The weight {bad!r} holds NaN or infinite values; no explanation of it can be right.")
 
 
-def _rebuild(
-    hf: nn.Module, config: Any, compute: torch.dtype, access: str | None
-) -> tuple[Net | None, Access, str]:
+def _rebuild(hf: nn.Module, config: Any, compute: torch.dtype, access: str | None) -> tuple[Net | None, Access, str]:
     """Our network and the level of access; the sentence tells what is lost below ENCODER."""
     takes = inspect.signature(hf.forward).parameters
     lower = Access.GRADIENTS if "inputs_embeds" in takes and access != "outputs" else Access.OUTPUTS
@@ -186,9 +184,7 @@ def _reach(config: Any) -> int:
 
 def probe_batch(config: Any, n: int) -> tuple[Tensor, Tensor]:
     """Two texts of random ordinary ids, one padded to n: input_ids and keep, [2, n]. Always the same ones."""
-    special = {
-        getattr(config, f"{name}_token_id", None) for name in ("pad", "cls", "sep", "bos", "eos", "mask", "unk")
-    }
+    special = {getattr(config, f"{name}_token_id", None) for name in ("pad", "cls", "sep", "bos", "eos", "mask", "unk")}
     vocabulary = [i for i in range(min(config.vocab_size, 20_000)) if i not in special and i > 1] or [0]
     chosen = torch.randint(len(vocabulary), (2, n), generator=torch.Generator().manual_seed(20_23))
     ids = torch.tensor(vocabulary)[chosen]

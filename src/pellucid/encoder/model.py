@@ -41,7 +41,7 @@ def at_rest(hf: nn.Module) -> Iterator[nn.Module]:
 def hf_logits(hf: nn.Module, **inputs: Tensor | None) -> Tensor:
     """Logits [b, c] of the Hugging Face model; arguments that are None are left out. A model that was compiled in place
     runs uncompiled, which is the same function."""
-    call = hf._call_impl if getattr(hf, "_compiled_call_impl", None) is not None else hf
+    call: Any = hf._call_impl if getattr(hf, "_compiled_call_impl", None) is not None else hf
     logits: Tensor = call(**{k: v for k, v in inputs.items() if v is not None}).logits
     return logits
 

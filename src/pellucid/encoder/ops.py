@@ -22,7 +22,7 @@ def inverse_std(x: Tensor, eps: float) -> Tensor:
 
 def split_heads(y: Tensor, heads: int) -> Tensor:
     """[*p, b, n, h*e] -> [*p, b, h, n, e]."""
-    return y.unflatten(-1, (heads, -1)).transpose(-2, -3)
+    return y.reshape(*y.shape[:-1], heads, -1).transpose(-2, -3)
 
 
 def join_heads(z: Tensor) -> Tensor:

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-
 Score = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 """(q, k, rows) -> scores [b, h, r, n]."""
 
@@ -25,7 +24,7 @@ class ScaledDot:
     """q k^T / sqrt(e)."""
 
     def __call__(self, q: Tensor, k: Tensor, rows: Tensor | None) -> Tensor:
-        return (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
+        return torch.matmul(q * float(q.shape[-1]) ** -0.5, k.transpose(-1, -2))
 
 
 @dataclass(frozen=True, eq=False)

@@ -52,7 +52,7 @@ class Fingerprint:
         h = hashlib.sha256()
         for name, p in sorted(self.hf.named_parameters()):
             h.update(f"{name}{tuple(p.shape)}{p.dtype}".encode())
-            h.update(p.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+            h.update(memoryview(p.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()))
         return h.hexdigest()[:16]
 
 
@@ -71,12 +71,12 @@ def plain_state(hf: nn.Module) -> dict[str, Tensor]:
     is refused, because it is not part of any single weight.
     """
     for name, module in hf.named_modules():
-        if hasattr(module, "base_layer") and hasattr(module, "merged"):
-            if not module.merged and not getattr(module, "disable_adapters", False):
-                raise UnsupportedModel(
-                    f"The adapter at {name!r} is not merged into its weights; call model.merge_and_unload() (or "
-                    "merge_adapter()) first, then load the result."
-                )
+        adapter = hasattr(module, "base_layer") and hasattr(module, "merged")
+        if adapter and not module.merged and not getattr(module, "disable_adapters", False):
+            raise UnsupportedModel(
+                f"The adapter at {name!r} is not merged into its weights; call model.merge_and_unload() (or "
+                "merge_adapter()) first, then load the result."
+            )
     saved = {
         name: next(iter(module.modules_to_save), None)
         for name, module in hf.named_modules()
@@ -113,7 +113,7 @@ def refuse_quantised(hf: nn.Module) -> None:
         )
     if any(p.device.type == "meta" for p in hf.parameters()):
         raise UnsupportedModel(
-            "Some weights of this model are not in memory (device \"meta\": offloaded or not loaded yet). Load it whole "
+            'Some weights of this model are not in memory (device "meta": offloaded or not loaded yet). Load it whole '
             "onto one device, without device_map."
         )
     devices = {p.device for p in hf.parameters()}

@@ -62,7 +62,7 @@ class Family:
             if seen not in values:
                 raise UnsupportedModel(
                     f"The configuration says {name}={seen!r}; for {self.model_type!r} models Pellucid implements "
-                    f"{name} in {list(values)}. Load it with access=\"gradients\" for the methods that need only "
+                    f'{name} in {list(values)}. Load it with access="gradients" for the methods that need only '
                     "gradients or outputs."
                 )
 

@@ -15,7 +15,8 @@ from torch import Tensor
 from pellucid.encoder.activations import Activation, relu_step
 from pellucid.encoder.forward import Net, encode
 from pellucid.encoder.model import Access, Model
-from pellucid.encoder.ops import Ops, Scores as ScoreThunk
+from pellucid.encoder.ops import Ops
+from pellucid.encoder.ops import Scores as ScoreThunk
 from pellucid.methods.method import Guarantees, Method, Scores, one_of, register, target_free
 from pellucid.methods.vectors import SHARES, BiasRule, Slope, push
 from pellucid.types import Batch, Target

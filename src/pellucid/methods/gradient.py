@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -202,24 +203,26 @@ class IntegratedGradients(Method):
         ids[batch.keep & ~special_mask(model, batch)] = replacement(model, self.baseline, self.name)
         return states(model, _with_ids(batch, ids), at)
 
-    def _mean_gradient(
-        self, model: Model, batch: Batch, x: Tensor, base: Tensor, at: str, w: Tensor
-    ) -> Tensor:
+    def _mean_gradient(self, model: Model, batch: Batch, x: Tensor, base: Tensor, at: str, w: Tensor) -> Tensor:
         points, shares = np.polynomial.legendre.leggauss(self.steps)
         alphas = torch.tensor((points + 1) / 2, dtype=x.dtype, device=x.device)
         total: Tensor | None = None
         b, n = batch.input_ids.shape
         for part in slabs(self.steps, b * n):
+            times = len(alphas[part])
             a = alphas[part].repeat_interleave(b)[:, None, None]
-            many = batch.rows_repeated(len(alphas[part]))
-            path = base.repeat(len(many) // b, 1, 1) + a * (x - base).repeat(len(many) // b, 1, 1)
-            weights = w.repeat(len(many) // b, 1, 1)
-            g, _, _ = gradients(model, many, path, at, lambda _, weights=weights: weights)
+            path = base.repeat(times, 1, 1) + a * (x - base).repeat(times, 1, 1)
+            weights = w.repeat(times, 1, 1)
+            g, _, _ = gradients(model, batch.rows_repeated(times), path, at, partial(_given, weights))
             share = torch.tensor(shares[part] / 2, dtype=g.dtype, device=g.device)
-            add = torch.einsum("s,sbndt->bndt", share, g.unflatten(0, (-1, b)))
+            add = torch.einsum("s,sbndt->bndt", share, g.reshape(times, b, *g.shape[1:]))
             total = add if total is None else total + add
         assert total is not None
         return total
+
+
+def _given(weights: Tensor, logits: Tensor) -> Tensor:
+    return weights
 
 
 def _with_ids(batch: Batch, ids: Tensor) -> Batch:

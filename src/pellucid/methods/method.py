@@ -1,4 +1,4 @@
-"""What a method is: a frozen dataclass whose fields are its parameters, with declared guarantees; calling it computes."""
+"""What a method is: a frozen dataclass whose fields are its parameters, with declared guarantees; a call computes."""
 
 from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass

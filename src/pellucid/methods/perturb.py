@@ -37,8 +37,8 @@ def replacement(model: Model, kind: Literal["mask", "pad"], who: str) -> int:
     if token is None:
         have = "no tokenizer" if model.tokenizer is None else f"a tokenizer without a {kind} token"
         raise InputError(
-            f"{who} puts the {kind} token in a token's place, but {model.id!r} has {have}. Use operator=\"delete\", or "
-            "for integrated gradients the baseline \"zero\"."
+            f'{who} puts the {kind} token in a token\'s place, but {model.id!r} has {have}. Use operator="delete", or '
+            'for integrated gradients the baseline "zero".'
         )
     return int(token)
 

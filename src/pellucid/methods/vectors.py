@@ -81,7 +81,13 @@ class Parts(Ops):
     """
 
     def __init__(
-        self, net: Net, tape: dict[str, Tensor], keep: Tensor, rule: BiasRule, slope: Slope, ffn: bool,
+        self,
+        net: Net,
+        tape: dict[str, Tensor],
+        keep: Tensor,
+        rule: BiasRule,
+        slope: Slope,
+        ffn: bool,
         chunk_floats: int = 1 << 22,
     ) -> None:
         self.net, self.tape, self.keep = net, tape, keep
@@ -100,7 +106,7 @@ class Parts(Ops):
     def mix(self, at: str, alpha: Tensor, v: Tensor) -> Tensor:
         k, b, h, m, e = v.shape
         flat = v.permute(1, 2, 3, 0, 4).reshape(b, h, m, k * e)  # no copy in the layout that `rowwise` gives values
-        z = (alpha @ flat).unflatten(-1, (k, e))
+        z = (alpha @ flat).reshape(b, h, -1, k, e)
         return z.permute(3, 0, 2, 1, 4).reshape(k, b, alpha.shape[-2], h * e)
 
     def gate(self, at: str, act: Activation, u: Tensor) -> Tensor:
