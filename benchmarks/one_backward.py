@@ -1,6 +1,7 @@
 """DecompX by one backward pass against the model's own forward: time and memory, float32 and bfloat16."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, cast
 
 import torch
 
@@ -25,12 +26,13 @@ def run(quick: bool, device: str) -> list[Row]:
 def _one(model: pellucid.Model, shape: str, n: int, repeats: int) -> list[Row]:
     batch = random_batch(model, 8, n)
     ids, mask = batch.input_ids, batch.keep.long()
+    hf = cast(Callable[..., object], model.hf)
 
     def forward() -> object:
         with torch.no_grad():
-            return model.hf(input_ids=ids, attention_mask=mask)
+            return hf(input_ids=ids, attention_mask=mask)
 
-    calls = {
+    calls: dict[str, Callable[[], object]] = {
         "Hugging Face forward": forward,
         "one class": lambda: pellucid.explain(model, batch, target=0),
         "both classes": lambda: pellucid.explain(model, batch, target="all"),

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from pellucid import render
+from pellucid.render import marks
 from pellucid.types import Attribution, Token
 
 HOSTILE = '<script>alert("x")</script> & שלום مرحبا 😀👩‍👩‍👧 \x00\x1b[31m\x9b \u202eevil \ud800 \ufffe\r\nend'
@@ -124,13 +125,13 @@ def test_unsigned_scores_have_one_hue_and_no_sign() -> None:
 
 @pytest.mark.parametrize(
     ("ink", "faint", "ramps"),
-    [(render._INK, render._DIM, render._LIGHT), ("#eeeeee", "#b0b0b0", render._DARK)],
+    [(marks.INK, marks.DIM, marks.LIGHT), ("#eeeeee", "#b0b0b0", marks.DARK)],
 )
 def test_text_can_be_read_on_every_colour(ink: str, faint: str, ramps: dict[str, tuple[str, ...]]) -> None:
     for stops in ramps.values():
         for share in np.linspace(0, 1, 101):
-            assert contrast(render._colour(share, stops), ink) >= 4.5
-            assert share >= 0.42 or contrast(render._colour(share, stops), faint) >= 4.5
+            assert contrast(marks.colour_of(share, stops), ink) >= 4.5
+            assert share >= 0.42 or contrast(marks.colour_of(share, stops), faint) >= 4.5
 
 
 def test_the_sum_is_stated() -> None:
@@ -167,7 +168,7 @@ def test_scores_that_do_not_add_up_are_said_not_to() -> None:
     ],
 )
 def test_numbers_are_round(x: float, scale: float, shown: str) -> None:
-    assert render._number(x, scale) == shown
+    assert marks.number_text(x, scale) == shown
 
 
 def test_probabilities_are_not_rounded_to_certainty() -> None:

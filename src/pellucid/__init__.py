@@ -1,5 +1,7 @@
 """Pellucid: which tokens made this decision, and may the model's attention be read as that explanation?"""
 
+from pathlib import Path
+
 from pellucid import errors, methods
 from pellucid._version import __version__
 from pellucid.encoder.load import load
@@ -10,7 +12,11 @@ from pellucid.records import read_records, write_records
 from pellucid.run import explain
 from pellucid.types import Attribution, Batch, Target, Token
 
+DEMO = Path(__file__).parent / "demo"
+"""The folder of the bundled demo model: a two-layer BERT for film-review sentences (see its README.md)."""
+
 __all__ = [
+    "DEMO",
     "FAMILIES",
     "METHODS",
     "Access",

@@ -190,12 +190,12 @@ def demo(
     items = from_file(str(_demo_folder() / "sentences.txt"), Columns(), None, _say)
     model = _opened(None, None)
     found = _explained(model, items, METHODS.get("decompx"), None, "refuse", None)
-    shown = [i for i in SHOWN if i < len(found)]
-    _print_texts([f"Sentence {i + 1} of {len(found)}" for i in shown], [found[i] for i in shown])
     lead = f"{len(found)} sentences, explained with decompx on the bundled demo model."
     write_whole(out / "demo.html", html_page(found, title="Pellucid demo", lead=lead).encode())
     seconds = time.perf_counter() - start
     write_whole(out / "run.json", _run_record(model, items, found, seconds).encode())
+    shown = [i for i in SHOWN if i < len(found)]
+    _print_texts([f"Sentence {i + 1} of {len(found)}" for i in shown], [found[i] for i in shown])
     print(
         f"\nWrote {out / 'demo.html'} (all {len(found)} sentences) and {out / 'run.json'} in {seconds:.1f} s.\n"
         f"Next: open {out / 'demo.html'} in a browser, or try\n"

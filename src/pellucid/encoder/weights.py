@@ -52,7 +52,7 @@ class Fingerprint:
         h = hashlib.sha256()
         for name, p in sorted(self.hf.named_parameters()):
             h.update(f"{name}{tuple(p.shape)}{p.dtype}".encode())
-            h.update(memoryview(p.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()))
+            h.update(p.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
         return h.hexdigest()[:16]
 
 
