@@ -26,7 +26,7 @@ from pellucid.encoder.forward import encode
 from pellucid.encoder.model import Model
 from pellucid.encoder.ops import Recorded
 from pellucid.methods import Attention, DecompX, Gradient, IntegratedGradients, LeaveOneOut, Rollout
-from pellucid.methods.decompx import LINEAR, pull
+from pellucid.methods.decompx import pull
 from pellucid.methods.vectors import Parts, push, record, sources
 
 IDS = torch.tensor([[7, 31, 8, 52, 19, 8, 44, 23, 11, 36, 5]])
@@ -89,7 +89,7 @@ def frozen(tape: Tape, tangent: bool) -> Iterator[None]:
                 v = u.detach().requires_grad_()
                 return torch.autograd.grad(f(v).sum(), v)[0]
 
-        def apply(u: Tensor) -> Tensor:
+        def apply(u: Tensor, inplace: bool = False) -> Tensor:
             m = tape(lambda: slope(u))
             return m * u + tape(lambda: f(u) - m * u)
 
@@ -157,12 +157,13 @@ def test_decompx_is_gradient_times_input_of_the_frozen_model(family: str, slope:
     hf = tiny.build(family, attention="eager")
     tokens, left = by_autograd(hf, FIRST_VALUE[family], slope == "tangent")
     n = len(tokens)
-    shares = {"drop": torch.zeros(n), "token": torch.zeros(n), "equal": torch.full((n,), 1 / n), "cls": torch.eye(n)[0]}
+    shares = {"token": np.zeros(n), "drop": np.zeros(n), "equal": np.full(n, 1 / n), "cls": np.eye(n)[0]}
     model = pellucid.load(hf)
+    atol = 1e-7 if "modern" in family else 1e-9  # its rotary step is float32 in Hugging Face
     for rule, share in shares.items():
         a = pellucid.explain(model, Batch(IDS), DecompX(bias=rule, slope=slope), target="all")[0]
-        close(a.scores, tokens + share[:, None].double() * left)
-        close(a.unallocated, left if rule == "token" else torch.zeros(3))
+        close(a.scores, tokens + share[:, None] * left.numpy(), atol)
+        close(a.unallocated, left if rule == "token" else np.zeros(3), atol)
 
 
 # --- the two ways of our own ---
@@ -182,8 +183,7 @@ def test_carried_vectors_and_one_backward_agree(model: Model, slope: Any, ffn: b
     for rule in ("token", "drop", *(["dot"] if ffn and slope != "relu" else [])):
         _, parts, _ = push(net, x, keep, rule, slope, ffn)
         pulled = pull(net, x, keep, every, rule, slope, ffn)[1][0]
-        close(parts / max(1.0, float(parts.abs().max())), pulled / max(1.0, float(parts.abs().max())), 1e-9)
-    assert set(LINEAR) == {"token", "drop", "equal", "cls", "dot"}
+        close(parts, pulled, 1e-9 if rule != "dot" else 1e-7 * max(1.0, float(parts.abs().max())))
     for rule in ("equal", "cls"):
         _, parts, _ = push(net, x, keep, rule, slope, ffn)
         a = DecompX(bias=rule, slope=slope, ffn=ffn)
@@ -328,7 +328,7 @@ def test_attention_and_rollout(family: str) -> None:
     with torch.no_grad():
         maps = [a[0] for a in hf(IDS, output_attentions=True).attentions]
     mean = family.endswith("mean")
-    eye = torch.eye(IDS.shape[1])
+    eye = torch.eye(IDS.shape[1]).double()
     total = eye
     for alpha in maps:
         total = (0.3 * eye + 0.7 * alpha.mean(0)) @ total

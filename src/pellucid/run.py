@@ -4,6 +4,7 @@ import platform
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Literal, overload
 
 import numpy as np
@@ -25,7 +26,7 @@ class Plan:
     """Rows to run for the texts that were asked for.
 
     `whole` holds one row per text as it will be reported; `rows` what is run, windows included; row r of `rows` covers
-    the columns `columns[r]` of text `owner[r]`.
+    the columns `columns[r]` of text `owner[r]`. `truncated` gives the full length of each text that was cut.
     """
 
     whole: Batch
@@ -33,6 +34,14 @@ class Plan:
     owner: tuple[int, ...]
     columns: tuple[torch.Tensor, ...]
     truncated: dict[int, int]
+
+    @cached_property
+    def rows_of(self) -> list[list[int]]:
+        """For each text, its rows."""
+        found: list[list[int]] = [[] for _ in range(len(self.whole))]
+        for r, i in enumerate(self.owner):
+            found[i].append(r)
+        return found
 
 
 @overload
@@ -83,7 +92,11 @@ def explain(
     Raises: InputError, AccessError or ModelChanged, each with one sentence to act on. The model is left as found.
     Cost: that of the method; texts are sorted by length and batched, results are in input order.
     """
+    if not isinstance(model, Model):
+        raise InputError(f"explain takes a model opened with pellucid.load, not a {type(model).__name__}.")
     method = METHODS.get(method) if isinstance(method, str) else method
+    if not isinstance(method, Method):
+        raise InputError(f"A method is a name or an instance such as pellucid.methods.DecompX(); seen {method!r}.")
     one_of("explain", long=(long, ("refuse", "truncate", "window")))
     if batch_tokens is not None and batch_tokens < 1:
         raise InputError(f"batch_tokens must be at least 1; seen {batch_tokens}.")
@@ -112,10 +125,11 @@ def _plan(model: Model, x: Text | Sequence[Text] | Batch, long: Long) -> Plan:
     limit = model.limit
     lengths = whole.lengths
     over = [] if limit is None else [i for i, n in enumerate(lengths) if n > limit]
-    if over and (long == "refuse" or isinstance(x, Batch)):
+    raw = isinstance(x, Batch) and x.tokens is None
+    if over and (long == "refuse" or raw):
         fix = (
-            "cut the rows of this Batch"
-            if isinstance(x, Batch)
+            "cut the rows of this Batch, or pass texts"
+            if raw
             else 'pass long="truncate" to cut it off there, or long="window" to explain overlapping windows'
         )
         more = "" if len(over) == 1 else f" ({len(over)} of {len(lengths)} texts are too long)"
@@ -126,7 +140,7 @@ def _plan(model: Model, x: Text | Sequence[Text] | Batch, long: Long) -> Plan:
         rows = tuple(torch.arange(n) for n in lengths)
         return Plan(whole, whole, tuple(range(len(whole))), rows, {})
     assert limit is not None
-    cut = [_windows(whole, i, limit, long) if i in set(over) else [torch.arange(lengths[i])] for i in range(len(whole))]
+    cut = [_windows(whole, i, limit, long) if n > limit else [torch.arange(n)] for i, n in enumerate(lengths)]
     if long == "truncate":
         whole = _gather(whole, [(i, c[0]) for i, c in enumerate(cut)])
         short = tuple(torch.arange(n) for n in whole.lengths)
@@ -210,13 +224,13 @@ def _batches(lengths: Sequence[int], budget: int) -> list[list[int]]:
 
 def _fix_windowed(model: Model, plan: Plan, aim: Target, budget: int) -> Target:
     """For texts in windows, "predicted" is the class of the mean logits, the same in every window."""
-    texts = [i for i in range(len(plan.whole)) if plan.owner.count(i) > 1 and aim.choices[i] is None]
+    texts = [i for i, rows in enumerate(plan.rows_of) if len(rows) > 1 and aim.choices[i] is None]
     if aim.all_classes or not texts:
         return aim
-    choices = list(aim.choices)
+    choices, every = list(aim.choices), plan.rows.lengths
     for i in texts:
-        rows = [r for r, owner in enumerate(plan.owner) if owner == i]
-        lengths = [plan.rows.lengths[r] for r in rows]
+        rows = plan.rows_of[i]
+        lengths = [every[r] for r in rows]
         parts = [model.logits(plan.rows.rows([rows[j] for j in group])) for group in _batches(lengths, budget)]
         choices[i] = int(torch.cat(parts).mean(0).argmax())
     return replace(aim, choices=tuple(choices))
@@ -274,7 +288,7 @@ def _mean(values: list[np.ndarray | None]) -> np.ndarray | None:
 
 def _attribution(model: Model, method: Method, plan: Plan, aim: Target, i: int, rows: list[Row]) -> Attribution:
     """Stitch the rows of text i: a token's score is the sum over its windows divided by the number of all windows."""
-    mine = [r for r, owner in enumerate(plan.owner) if owner == i]
+    mine = plan.rows_of[i]
     assert plan.whole.tokens is not None
     tokens = plan.whole.tokens[i]
     real = plan.whole.keep[i].cumsum(0) - 1  # column to index among the real tokens

@@ -88,13 +88,13 @@ class Batch:
     @property
     def lengths(self) -> list[int]:
         """Position after the last real token, per row: what a trimmed row must hold."""
-        n = self.input_ids.shape[1]
-        return [n - int(row.flip(0).int().argmax()) for row in self.keep]
+        place = torch.arange(1, self.input_ids.shape[1] + 1, device=self.keep.device)
+        return [int(n) for n in (self.keep * place).amax(1).tolist()]
 
     def rows(self, index: Sequence[int]) -> "Batch":
         """Some rows, without the columns that only padding fills."""
-        at = torch.as_tensor(index)
-        n = max(self.lengths[i] for i in index)
+        at, lengths = torch.as_tensor(index), self.lengths
+        n = max(lengths[i] for i in index)
 
         def pick(items: Sequence[Any] | None) -> tuple[Any, ...] | None:
             return None if items is None else tuple(items[i] for i in index)

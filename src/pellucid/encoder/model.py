@@ -142,7 +142,9 @@ class Model:
         items = [texts] if isinstance(texts, (str, tuple)) else list(texts)
         check_texts(items)
         tokenizer = self.require_tokenizer()
-        encoded = tokenizer(*columns(items), padding=True, return_special_tokens_mask=True, verbose=False)
+        encoded = tokenizer(
+            *columns(items), padding=True, padding_side="right", return_special_tokens_mask=True, verbose=False
+        )
         return self.batch_of(encoded, items, labels)
 
     def require_tokenizer(self) -> Any:
