@@ -8,6 +8,7 @@ from jaxtyping import install_import_hook
 
 with install_import_hook(["pellucid.encoder", "pellucid.families", "pellucid.methods"], "beartype.beartype"):
     import pellucid
+    import pellucid.run
 
 from pathlib import Path
 

@@ -19,6 +19,7 @@ from transformers import BertConfig, BertForSequenceClassification, PreTrainedTo
 
 import pellucid
 from pellucid import cli, inputs
+from pellucid.methods import catalog
 
 RECORD = {
     "tokens", "scores", "unallocated", "explained", "gap", "target", "label", "prediction", "probability", "method",
@@ -275,10 +276,10 @@ def test_target_words() -> None:
 def test_every_parameter_of_every_method_can_be_given_as_text() -> None:
     for method in pellucid.METHODS:
         given = [f"{f.name}={getattr(method, f.name)}" for f in fields(method)]  # type: ignore[arg-type]
-        assert inputs.method_with(method.name, given) == method
-    assert inputs.method_with("attention", ["head=1"]).head == 1  # type: ignore[attr-defined]
-    assert inputs.method_with("rollout", ["residual=1"]).residual == 1.0  # type: ignore[attr-defined]
-    assert inputs.method_with("decompx", ["ffn=false"]).ffn is False  # type: ignore[attr-defined]
+        assert catalog.method_with(method.name, given) == method
+    assert catalog.method_with("attention", ["head=1"]).head == 1  # type: ignore[attr-defined]
+    assert catalog.method_with("rollout", ["residual=1"]).residual == 1.0  # type: ignore[attr-defined]
+    assert catalog.method_with("decompx", ["ffn=false"]).ffn is False  # type: ignore[attr-defined]
 
 
 # What is written
@@ -506,6 +507,6 @@ def test_methods_and_families(call: Call) -> None:
 def test_guarantees_told_without_a_model_hold_for_one(tiny: str) -> None:
     model = pellucid.load(tiny)
     for method in pellucid.METHODS:
-        told = inputs.about(method)
+        told = catalog.about(method)
         for name, value in vars(method.guarantees(model)).items():
             assert told[name] in (None, value), (method.name, name)

@@ -1,7 +1,7 @@
 """DecompX against the official outputs: every rule, every file, and every intermediate vector of the paper's own.
 
-The files were made with the authors' unmodified code in float64 (shared/refs/decompx/README.md). Theirs carries 1e-12 in
-every denominator, which is where our differences come from: 1e-8 absolute holds throughout, but for "dot", whose
+The files were made with the authors' unmodified code in float64 (shared/refs/decompx/README.md). Theirs carries 1e-12
+in every denominator, which is where our differences come from: 1e-8 absolute holds throughout, but for "dot", whose
 denominators may vanish. Two official variants have no counterpart here and are left out on purpose: `ffn_la` takes the
 tangent in the feed-forward only (our `slope` holds for the pooler too), and the rollouts of norms (`globenc`,
 `rollout_absdot_ffn`, `distance_noclf`) are no decomposition of the logit.
@@ -174,4 +174,6 @@ def test_every_layer_and_row(shared: Path, file: str, variant: str) -> None:
             theirs = tensors[f"out/{variant}/aggregated.{i}"][b, :n, :n]
             theirs = (theirs.norm(dim=-1) if theirs.dim() == 3 else theirs).T
             torch.testing.assert_close(seen[f"{i}.out"].norm(dim=-1), theirs, atol=1e-8, rtol=0)
-        torch.testing.assert_close(seen["head.pooled"][:, 0], tensors[f"out/{variant}/pooler"][b, :n], atol=1e-8, rtol=0)
+        torch.testing.assert_close(
+            seen["head.pooled"][:, 0], tensors[f"out/{variant}/pooler"][b, :n], atol=1e-8, rtol=0
+        )

@@ -13,6 +13,7 @@ from typing import Any
 import captum.attr as ca
 import numpy as np
 import pytest
+import tiny
 import torch
 import torch.nn.functional as F
 import transformers.activations as tfa
@@ -20,7 +21,6 @@ from torch import Tensor, nn
 from transformers.models.modernbert.modeling_modernbert import ModernBertMLP
 
 import pellucid
-import tiny
 from pellucid import Batch
 from pellucid.encoder.forward import encode
 from pellucid.encoder.model import Model
@@ -169,10 +169,17 @@ def test_decompx_is_gradient_times_input_of_the_frozen_model(family: str, slope:
 # --- the two ways of our own ---
 
 
-@pytest.mark.parametrize("slope", ["zero_origin", "tangent", "relu"])
-@pytest.mark.parametrize("ffn", [True, False])
-def test_carried_vectors_and_one_backward_agree(model: Model, slope: Any, ffn: bool) -> None:
+KINDS = ["bert_gelu_new", "distilbert", "albert", "deberta_v3", "modernbert", "modernbert_mean"]
+"""One family for each way in which the arithmetic of parts differs."""
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("slope", "ffn"), [("zero_origin", True), ("tangent", True), ("relu", True), ("zero_origin", False)]
+)
+def test_carried_vectors_and_one_backward_agree(kind: str, slope: Any, ffn: bool) -> None:
     """Every linear rule, computed both ways."""
+    model = tiny.opened(kind)
     x = model.embed(Batch(IDS))
     keep = torch.ones_like(IDS).bool()
     net = model.require_net()
@@ -190,9 +197,11 @@ def test_carried_vectors_and_one_backward_agree(model: Model, slope: Any, ffn: b
         close(parts, pellucid.explain(model, Batch(IDS), a, target="all")[0].scores)
 
 
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("rule", ["absdot", "abssim", "norm", "equal", "cls"])
-def test_parts_add_up_at_every_site(model: Model, rule: Any) -> None:
-    """The carried vectors sum to the hidden state wherever the window looks, padding beside them or not."""
+def test_parts_add_up_at_every_site(kind: str, rule: Any) -> None:
+    """The carried vectors sum to the hidden state wherever the window looks."""
+    model = tiny.opened(kind)
     batch = tiny.batch(model, (9,))
     net, x = model.require_net(), model.embed(batch)
     exact = Recorded(streams=True)
@@ -206,7 +215,12 @@ def test_parts_add_up_at_every_site(model: Model, rule: Any) -> None:
 
     with torch.no_grad():
         encode(exact, net, x, batch.keep)
-        y = encode(Summed(net, record(net, x, batch.keep)[1], batch.keep, rule, "zero_origin", True), net, sources(x), batch.keep)
+        y = encode(
+            Summed(net, record(net, x, batch.keep)[1], batch.keep, rule, "zero_origin", True),
+            net,
+            sources(x),
+            batch.keep,
+        )
     close(y.sum(0), model.logits(batch), 1e-10)
 
 
@@ -220,7 +234,9 @@ MASK = 4
 def pair(request: pytest.FixtureRequest) -> tuple[Any, Model]:
     """A Hugging Face model and ours, with just enough of a tokenizer to have a mask token."""
     hf = tiny.build(request.param)
-    tokenizer = SimpleNamespace(mask_token_id=MASK, all_special_ids=[], convert_ids_to_tokens=lambda ids: [f"[{i}]" for i in ids])
+    tokenizer = SimpleNamespace(
+        mask_token_id=MASK, all_special_ids=[], convert_ids_to_tokens=lambda ids: [f"[{i}]" for i in ids]
+    )
     return hf, pellucid.load(hf, tokenizer)
 
 
@@ -267,27 +283,28 @@ PLACES = {"block_input": from_block_input, "word": from_words}
 
 @pytest.mark.parametrize("at", PLACES)
 @pytest.mark.parametrize("baseline", ["zero", "mask"])
-def test_integrated_gradients_are_captums(pair: tuple[Any, Model], at: Any, baseline: Any) -> None:
-    """Gauss-Legendre with the same points: scores, norms, and the logit at the baseline."""
+@pytest.mark.parametrize(("steps", "atol"), [(2, 1e-9), (7, 1e-7)])
+def test_integrated_gradients_are_captums(
+    pair: tuple[Any, Model], at: Any, baseline: Any, steps: int, atol: float
+) -> None:
+    """Gauss-Legendre with the same points: scores, norms, and the logit at the baseline.
+
+    Captum rounds the quadrature weights to float32; those of two points are 1/2 and exact.
+    """
     hf, model = pair
     with PLACES[at](hf) as (x, f):
         zero = torch.zeros_like(x)
         if baseline == "mask":
-            with PLACES[at](hf):
-                masked = ids_of(hf).masked_fill(PADDED == 1, MASK)
-                words = hf.get_input_embeddings()(masked).detach()
-            zero = words if at == "word" else model.embed(Batch(masked, PADDED))
-        theirs = [
-            ca.IntegratedGradients(f).attribute(x, zero, target=c, n_steps=7, method="gausslegendre") for c in CLASSES
-        ]
+            masked = Batch(ids_of(hf).masked_fill(PADDED == 1, MASK), PADDED)
+            zero = model.word_embeddings(masked.input_ids) if at == "word" else model.embed(masked)
+        ig = ca.IntegratedGradients(f)
+        theirs = [ig.attribute(x, zero, target=c, n_steps=steps, method="gausslegendre")[0, :8] for c in CLASSES]
         start = f(zero)[0].detach()
-    batch = Batch(ids_of(hf), PADDED)
-    a = pellucid.explain(model, batch, IntegratedGradients(baseline=baseline, steps=7, at=at), target="all")[0]
-    close(a.scores, torch.stack([t.sum(-1)[0, :8] for t in theirs], -1))
-    close(a.unallocated, start)
-    method = IntegratedGradients(baseline=baseline, steps=7, at=at, reduce="norm")
-    norms = pellucid.explain(model, batch, method, target="all")[0]
-    close(norms.scores, torch.stack([t.norm(dim=-1)[0, :8] for t in theirs], -1))
+    for reduce, how in (("signed", Tensor.sum), ("norm", Tensor.norm)):
+        method = IntegratedGradients(baseline=baseline, steps=steps, at=at, reduce=reduce)
+        a = pellucid.explain(model, Batch(ids_of(hf), PADDED), method, target="all")[0]
+        close(a.scores, torch.stack([how(t, dim=-1) for t in theirs], -1), atol)
+        close(a.unallocated, start)
 
 
 @pytest.mark.parametrize("at", PLACES)

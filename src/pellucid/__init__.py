@@ -1,19 +1,41 @@
-"""Pellucid: which tokens made this decision, and may the model's attention be read as that explanation?"""
+"""Pellucid: which tokens made this decision, and may the model's attention be read as that explanation?
 
+Names are imported when they are first used, so that `pellucid --help` does not wait for torch.
+"""
+
+from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from pellucid import errors, methods
 from pellucid._version import __version__
-from pellucid.encoder.load import load
-from pellucid.encoder.model import Access, Model
-from pellucid.families import FAMILIES
-from pellucid.methods import METHODS
-from pellucid.records import read_records, write_records
-from pellucid.run import explain
-from pellucid.types import Attribution, Batch, Target, Token
+
+if TYPE_CHECKING:
+    from pellucid import errors, methods
+    from pellucid.encoder.load import load
+    from pellucid.encoder.model import Access, Model
+    from pellucid.families import FAMILIES
+    from pellucid.methods import METHODS
+    from pellucid.records import read_records, write_records
+    from pellucid.run import explain
+    from pellucid.types import Attribution, Batch, Target, Token
 
 DEMO = Path(__file__).parent / "demo"
 """The folder of the bundled demo model: a two-layer BERT for film-review sentences (see its README.md)."""
+
+_HOME = {
+    "load": "encoder.load",
+    "Access": "encoder.model",
+    "Model": "encoder.model",
+    "FAMILIES": "families",
+    "METHODS": "methods",
+    "read_records": "records",
+    "write_records": "records",
+    "explain": "run",
+    "Attribution": "types",
+    "Batch": "types",
+    "Target": "types",
+    "Token": "types",
+}
 
 __all__ = [
     "DEMO",
@@ -33,3 +55,17 @@ __all__ = [
     "read_records",
     "write_records",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("errors", "methods"):
+        return import_module(f"pellucid.{name}")
+    if name not in _HOME:
+        raise AttributeError(f"module 'pellucid' has no attribute {name!r}; it has {', '.join(__all__)}")
+    value = getattr(import_module(f"pellucid.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -5,9 +5,6 @@ slow to import (torch, transformers) is imported by the commands that need it, n
 """
 
 import contextlib
-import hashlib
-import io
-import json
 import os
 import re
 import sys
@@ -23,6 +20,7 @@ import typer
 
 from pellucid._version import __version__
 from pellucid.errors import InputError, PellucidError
+from pellucid.outputs import RECORDS, check_place, deliver, kind_of, print_table, print_texts, print_utf8, run_record
 from pellucid.registry import choose
 
 if TYPE_CHECKING:
@@ -31,8 +29,6 @@ if TYPE_CHECKING:
     from pellucid.methods import Method
     from pellucid.types import Attribution, TargetSpec
 
-FORMATS = {"": "text", ".txt": "text", ".html": "html", ".htm": "html", ".json": "json"}
-RECORDS = (".parquet", ".jsonl")
 SHOWN = (4, 5, 7)  # the sentences that `demo` prints: two that differ in one word, and a negation
 CHUNK = 256  # texts that are tokenised and explained together
 _QUIET = {
@@ -181,7 +177,7 @@ def demo(
     The model is the bundled one, a small judge of film-review sentences.
     """
     start = time.perf_counter()
-    _check_place(out / "demo.html")
+    check_place(out / "demo.html")
     from pellucid.inputs import Columns, from_file
     from pellucid.methods import METHODS
     from pellucid.records import write_whole
@@ -193,9 +189,9 @@ def demo(
     lead = f"{len(found)} sentences, explained with decompx on the bundled demo model."
     write_whole(out / "demo.html", html_page(found, title="Pellucid demo", lead=lead).encode())
     seconds = time.perf_counter() - start
-    write_whole(out / "run.json", _run_record(model, items, found, seconds).encode())
+    write_whole(out / "run.json", run_record(model, items, found, seconds).encode())
     shown = [i for i in SHOWN if i < len(found)]
-    _print_texts([f"Sentence {i + 1} of {len(found)}" for i in shown], [found[i] for i in shown])
+    print_texts([f"Sentence {i + 1} of {len(found)}" for i in shown], [found[i] for i in shown])
     print(
         f"\nWrote {out / 'demo.html'} (all {len(found)} sentences) and {out / 'run.json'} in {seconds:.1f} s.\n"
         f"Next: open {out / 'demo.html'} in a browser, or try\n"
@@ -233,10 +229,11 @@ def explain(
         pellucid explain -m my-model -i reviews.csv --target positive,negative -o explained.parquet
     """
     start = time.perf_counter()
-    kind = _kind(format, out)
+    kind = kind_of(format, out)
     choose("--long", long, ["refuse", "truncate", "window"])
     _check_call(text or [], input, target, label_column)
-    from pellucid.inputs import Columns, check_tokens, from_file, method_with, target_of
+    from pellucid.inputs import Columns, check_tokens, from_file, target_of
+    from pellucid.methods.catalog import method_with
 
     chosen, columns = method_with(method, param or []), Columns(text_column, pair_column, label_column)
     notes = [] if model else ["No --model was given, so this is the bundled demo model, a judge of film reviews."]
@@ -250,7 +247,7 @@ def explain(
     for note in notes:  # only now, so that a refusal stands alone
         _say(note)
     found = _explained(opened, items, chosen, aim, long, batch_tokens, words)
-    _deliver(items, found, kind, out, method, single=not input and len(items) == 1)
+    deliver(items, found, kind, out, method, single=not input and len(items) == 1)
     if out is not None:
         count = f"{len(found)} explanation{'s' * (len(found) > 1)}"
         _say(f"Wrote {count} to {out} in {time.perf_counter() - start:.1f} s.")
@@ -266,20 +263,20 @@ def methods(
     needs: how much of the model it must see, from OUTPUTS over GRADIENTS and READOUT to ENCODER.
     """
     choose("format", format, ["text", "json"])
-    from pellucid.inputs import about, explained_at_length
     from pellucid.methods import METHODS
+    from pellucid.methods.catalog import about, explained_at_length
     from pellucid.records import dumps
 
     asked = [METHODS.get(name)] if name else list(METHODS)
     if format == "json":
-        _print_utf8(dumps(about(asked[0]) if name else [about(m) for m in asked]) + "\n")
+        print_utf8(dumps(about(asked[0]) if name else [about(m) for m in asked]) + "\n")
     elif name:
         print(explained_at_length(asked[0]))
     else:
         keys = ("name", "needs", "unit", "complete", "signed", "additive")
         yes_no = {True: "yes", False: "no", None: "depends"}
         entries = [about(m) for m in asked]
-        _print_table(keys, [[e[k] if isinstance(e[k], str) else yes_no[e[k]] for k in keys] for e in entries])
+        print_table(keys, [[e[k] if isinstance(e[k], str) else yes_no[e[k]] for k in keys] for e in entries])
         print(
             "complete: the scores and the unallocated share add up to the logit, up to rounding\n"
             "signed: scores tell for from against\n"
@@ -299,10 +296,10 @@ def families(
 
     if format == "json":
         closed = [{"name": f.model_type, "implements": {k: list(v) for k, v in f.closed.items()}} for f in FAMILIES]
-        _print_utf8(dumps(closed) + "\n")
+        print_utf8(dumps(closed) + "\n")
         return
     rows = [[f.model_type, ", ".join(f"{k}={' or '.join(map(str, v))}" for k, v in f.closed.items())] for f in FAMILIES]
-    _print_table(("family", "only where the configuration says"), rows)
+    print_table(("family", "only where the configuration says"), rows)
     print("Models of other architectures open too, for the methods that need GRADIENTS or OUTPUTS.")
 
 
@@ -316,34 +313,6 @@ def _check_call(texts: Sequence[str], source: str | None, target: str | None, la
         raise InputError("--target gold explains the true class: name its column in --input with --label-column.")
     if target != "gold" and label_column is not None:
         raise InputError("--label-column is read for --target gold alone; add that, or leave the column out.")
-
-
-def _kind(format: str | None, out: Path | None) -> str:
-    """What is asked for, "records", "text", "json" or "html"; InputError if it is unclear or cannot be written."""
-    if format is not None:
-        choose("format", format, ["text", "json", "html"])
-    if out is None:
-        return format or "text"
-    _check_place(out)
-    if out.suffix in RECORDS:
-        return "records"
-    if format is None and out.suffix not in FORMATS:
-        raise InputError(
-            f"The ending {out.suffix!r} of --out {out} does not tell what to write: use .html, .json, .jsonl, .parquet "
-            "or .txt, or add --format."
-        )
-    return format or FORMATS[out.suffix]
-
-
-def _check_place(out: Path) -> None:
-    """InputError, before any time is spent, for a file that could not be written."""
-    if out.is_dir():
-        raise InputError(f"--out {out} is a folder; give the name of a file in it.")
-    near = next(p for p in out.absolute().parents if p.exists())
-    if not near.is_dir():
-        raise InputError(f"{out} cannot be written: {near} is a file, not a folder.")
-    if not os.access(near, os.W_OK | os.X_OK):
-        raise InputError(f"{out} cannot be written: no permission in {near}. Choose another place.")
 
 
 def _given(texts: Sequence[str], columns: "Columns", limit: int | None, say: Callable[[str], None]) -> "list[Item]":
@@ -421,73 +390,3 @@ def _explained(
             except InputError as e:
                 raise InputError(_located(str(e), part)) from e
     return found
-
-
-def _deliver(
-    items: "Sequence[Item]", found: "Sequence[Attribution]", kind: str, out: Path | None, method: str, single: bool
-) -> None:
-    """Print the explanations, or write them to `out`, whole or not at all."""
-    from pellucid.records import dumps, write_records, write_whole
-    from pellucid.render import html_page
-
-    if kind == "records" and out is not None:
-        write_records(found, out)
-        return
-    if kind == "text":
-        page = io.StringIO()
-        _print_texts([item.where for item in items], found, None if out is None else page)
-        document = page.getvalue()
-    elif kind == "json":
-        document = dumps(found[0].to_dict() if single else [a.to_dict() for a in found]) + "\n"
-    else:
-        lead = f"{len(found)} text{'s' * (len(found) > 1)}, explained with {method}."
-        document = html_page(found, lead=lead)
-    if out is not None:
-        write_whole(out, document.encode())
-    else:
-        _print_utf8(document)
-
-
-def _print_utf8(document: str) -> None:
-    """JSON and HTML are UTF-8 whatever the terminal's encoding."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(encoding="utf-8")
-    sys.stdout.write(document)
-
-
-def _print_texts(names: Sequence[str], found: "Sequence[Attribution]", file: io.StringIO | None = None) -> None:
-    """Each attribution under the name of its text, if there are several; to standard output by default."""
-    from pellucid.render import show
-
-    for i, (name, a) in enumerate(zip(names, found, strict=True)):
-        if len(found) > 1:
-            print(f"{chr(10) * (i > 0)}{name}", file=file)
-        show(a, file=file)
-
-
-def _run_record(model: "Model", items: "Sequence[Item]", found: "Sequence[Attribution]", seconds: float) -> str:
-    """run.json: the call, versions, hashes of model and texts, seconds and passes spent. Nothing here is random."""
-    origin = found[0].origin
-    texts = json.dumps([item.text for item in items], ensure_ascii=False)
-    record = {
-        "call": sys.argv,
-        "versions": origin["versions"],
-        "model": {"id": model.id} | {k: origin[k] for k in ("family", "weights", "parity", "dtype", "device")},
-        "method": {"name": found[0].method, "params": dict(found[0].params)},
-        "data": {"texts": len(items), "sha256": hashlib.sha256(texts.encode()).hexdigest()},
-        "seed": None,
-        "seconds": round(seconds, 3),
-        "forwards": sum(a.origin["forwards"] for a in found),
-        "backwards": sum(a.origin["backwards"] for a in found),
-    }
-    return json.dumps(record, indent=2) + "\n"
-
-
-def _print_table(keys: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(*keys, box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for row in rows:
-        table.add_row(*row)
-    Console(width=None if sys.stdout.isatty() else 200, highlight=False, markup=False, emoji=False).print(table)

@@ -61,7 +61,7 @@ class Attention(Method):
     def name(self) -> str:
         return "attention"
 
-    def guarantees(self, model: Model) -> Guarantees:
+    def guarantees(self, model: Model | None) -> Guarantees:
         return _FREE
 
     def params(self, model: Model) -> dict[str, Any]:
@@ -108,7 +108,7 @@ class Rollout(Method):
     def name(self) -> str:
         return "rollout"
 
-    def guarantees(self, model: Model) -> Guarantees:
+    def guarantees(self, model: Model | None) -> Guarantees:
         return _FREE
 
     def __call__(self, model: Model, batch: Batch, target: Target) -> Scores:

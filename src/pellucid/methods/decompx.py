@@ -174,8 +174,8 @@ class DecompX(Method):
         whole = self.ffn and self.slope != "relu"
         return self.head and (self.at == "logits" or (self.bias in LINEAR and (self.bias != "dot" or whole)))
 
-    def guarantees(self, model: Model) -> Guarantees:
-        acts = {layer.act.name for layer in model.net.layers} if model.net else set()
+    def guarantees(self, model: Model | None) -> Guarantees:
+        acts = {layer.act.name for layer in model.net.layers} if model is not None and model.net else set()
         relu_is_exact = self.slope != "relu" or acts == {"relu"}
         complete = self.bias != "drop" and self.ffn and self.head and relu_is_exact
         return Guarantees(

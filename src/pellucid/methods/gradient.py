@@ -114,7 +114,7 @@ class Gradient(Method):
     def unit(self) -> str:  # type: ignore[override]
         return "logit" if self.times_input else "logit per unit of input"
 
-    def guarantees(self, model: Model) -> Guarantees:
+    def guarantees(self, model: Model | None) -> Guarantees:
         signed = self.reduce == "signed"
         return Guarantees(signed=signed, additive=signed and self.times_input, linear_in_target=signed)
 
@@ -170,7 +170,7 @@ class IntegratedGradients(Method):
         base = "integrated_gradients" + ("" if self.baseline == "zero" else f"_{self.baseline}")
         return base + ("" if self.reduce == "signed" else "_norm")
 
-    def guarantees(self, model: Model) -> Guarantees:
+    def guarantees(self, model: Model | None) -> Guarantees:
         signed = self.reduce == "signed"
         return Guarantees(signed=signed, additive=signed, linear_in_target=signed)
 

@@ -68,8 +68,8 @@ class Method(ABC):
         """The name under which these parameters are registered, or the class of parameters that come nearest."""
 
     @abstractmethod
-    def guarantees(self, model: Model) -> Guarantees:
-        """What holds for these parameters on this model."""
+    def guarantees(self, model: Model | None) -> Guarantees:
+        """What holds for these parameters on this model; None: on any model."""
 
     @abstractmethod
     def __call__(self, model: Model, batch: Batch, target: Target) -> Scores:

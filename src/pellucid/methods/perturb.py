@@ -66,7 +66,7 @@ class LeaveOneOut(Method):
     def name(self) -> str:
         return "leave_one_out" + ("" if self.operator == "mask" else f"_{self.operator}")
 
-    def guarantees(self, model: Model) -> Guarantees:
+    def guarantees(self, model: Model | None) -> Guarantees:
         return Guarantees()
 
     def __call__(self, model: Model, batch: Batch, target: Target) -> Scores:
@@ -123,7 +123,7 @@ class Random(Method):
     def name(self) -> str:
         return "random"
 
-    def guarantees(self, model: Model) -> Guarantees:
+    def guarantees(self, model: Model | None) -> Guarantees:
         return Guarantees()
 
     def __call__(self, model: Model, batch: Batch, target: Target) -> Scores:
