@@ -13,10 +13,9 @@ with install_import_hook(["pellucid.encoder", "pellucid.families", "pellucid.met
 from pathlib import Path
 
 import pytest
+import tiny
 import torch
 import transformers
-
-import tiny
 
 torch.set_num_threads(1)
 transformers.logging.set_verbosity_error()
