@@ -4,13 +4,14 @@ The models are random and compute in float64, so that 1e-9 is rounding and anyth
 registered methods, every kind of DecompX is checked on three unlike families.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import product
 from pathlib import Path
 from typing import Any
 
+import jaxtyping
 import numpy as np
 import pytest
 import tiny
@@ -28,7 +29,7 @@ from pellucid.methods.vectors import SHARES, push
 
 NAMES = METHODS.names()
 UNLIKE = ["bert", "deberta_v3", "modernbert_mean"]
-LENGTHS = (7, 4, 1)
+LENGTHS = (6, 3, 1)
 FINE = 1e-9
 
 
@@ -48,10 +49,10 @@ class Pieces:
 
 @cache
 def opened(
-    family: str, dtype: torch.dtype = torch.float64, access: str | None = None, limit: int = 0, use: str = ""
+    family: str, dtype: torch.dtype = torch.float64, access: str | None = None, limit: int = 40, use: str = ""
 ) -> pellucid.Model:
-    """A tiny model with a tokenizer, opened once per `use`."""
-    hf = tiny.build(family, dtype, **({"max_position_embeddings": limit} if limit else {}))
+    """A tiny model with a tokenizer and `limit` positions, opened once per `use`."""
+    hf = tiny.build(family, dtype, max_position_embeddings=limit)
     return pellucid.load(hf, tokenizer=Pieces(hf.config.pad_token_id or 0), access=access)
 
 
@@ -99,6 +100,14 @@ def columns(all_classes: list[Attribution], targets: Sequence[int | tuple[int, i
         replace(a, scores=pick(a.scores, t), unallocated=pick(a.unallocated, t), explained=pick(a.explained, t))
         for a, t in zip(all_classes, targets, strict=True)
     ]
+
+
+@pytest.fixture(autouse=True)
+def _annotations(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Only the first check of each method executes the shape annotations: the others then take a third of the time."""
+    jaxtyping.config.update("jaxtyping_disable", request.function is not test_shapes_and_guarantees)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture(params=NAMES)
@@ -206,7 +215,7 @@ def test_lower_access_explains_the_same_logits(name: str, family: str) -> None:
         got = run(model, name)
         same([run(model, name, batch=texts(model).rows([i]))[0] for i in range(3)], got, within=1e-7)
         for a, b in zip(got, every(name, family), strict=True):
-            np.testing.assert_allclose(a.explained, b.explained, rtol=1e-6)
+            np.testing.assert_allclose(a.explained, b.explained, rtol=1e-7, atol=1e-7)
 
 
 def state(hf: nn.Module) -> dict[str, Any]:
@@ -307,7 +316,7 @@ REFUSALS: dict[str, tuple[Callable[[pellucid.Model], object], str]] = {
     "types": (lambda m: Batch(IDS, None, torch.zeros(2, 6)), "token_type_ids has shape"),
     "type": (lambda m: run(m, "random", batch=Batch(IDS, None, IDS * 0 + 2)), "token_type_ids.*2.* 0 to 1"),
     "labels": (lambda m: Batch(IDS, labels=(0, 1)), "2 labels for 1 rows"),
-    "limit": (lambda m: run(m, "random", batch=Batch(IDS.repeat(1, 90))), "540 tokens.*at most 512"),
+    "limit": (lambda m: run(m, "random", batch=Batch(IDS.repeat(1, 9))), "54 tokens.*at most 40"),
     "bias": (lambda m: DecompX(bias="abs"), "bias='abs'.*'absdot'"),
     "at": (lambda m: DecompX(at="end"), "at='end'.*'logits'"),
     "slope": (lambda m: DecompX(slope="gelu"), "slope='gelu'.*'tangent'"),
@@ -334,7 +343,7 @@ def test_a_refusal_names_the_field_and_what_was_seen(case: str) -> None:
         call(opened("bert"))
 
 
-@pytest.mark.parametrize("family", [*UNLIKE, "bert_relu"])
+@pytest.mark.parametrize("family", UNLIKE)
 @pytest.mark.parametrize("slope", ["zero_origin", "tangent", "relu"])
 @pytest.mark.parametrize("at", ["sites", "logits"])
 @pytest.mark.parametrize("bias", ["token", "drop", *SHARES])
@@ -344,18 +353,26 @@ def test_every_kind_of_decompx(family: str, bias: str, at: str, slope: str) -> N
     logits = model.logits(batch).numpy()
     for ffn, head in product((True, False), (True, False)):
         method = DecompX(bias=bias, at=at, slope=slope, ffn=ffn, head=head)
-        exact_slope = slope != "relu" or family == "bert_relu"
-        assert method.guarantees(model).complete == (bias != "drop" and ffn and head and exact_slope), method
+        complete = method.guarantees(model).complete
+        assert complete == (bias != "drop" and ffn and head and slope != "relu"), method
         got = run(model, method, batch=batch)
-        same(run(model, method, batch=batch.rows([1])), got[1:])
         if not head:
             assert all(a.explained is None and a.gap is None and (a.scores >= 0).all() for a in got)
             continue
         np.testing.assert_allclose([a.explained for a in got], logits, rtol=FINE, err_msg=str(method))
         gap = np.abs([a.gap for a in got]).max()
-        assert gap < FINE if method.guarantees(model).complete else gap > 1e-6, method
-        given_out = bias in SHARES
-        assert not given_out or not np.any([a.unallocated for a in got]), method
+        assert gap < FINE if complete else gap > 1e-6, method
+        assert bias not in SHARES or not np.any([a.unallocated for a in got]), method
+        same(run(model, method, batch=batch.rows([1])), got[1:])
+
+
+@pytest.mark.parametrize("bias", SHARES)
+def test_the_step_of_relu_is_complete_on_a_relu_model(bias: str) -> None:
+    method = DecompX(bias=bias, slope="relu")
+    assert method.guarantees(opened("bert_relu")).complete
+    assert (
+        np.abs([a.gap for a in run(opened("bert_relu"), method, batch=texts(opened("bert_relu"), (4, 2)))]).max() < FINE
+    )
 
 
 @pytest.mark.parametrize("family", UNLIKE)
@@ -368,4 +385,5 @@ def test_one_backward_pass_gives_what_carried_vectors_give(family: str, bias: st
     method = DecompX(bias=bias, slope=slope, ffn=ffn)
     if method.one_backward:
         _, carried, _ = push(model.net, model.embed(batch), batch.keep, bias, slope, ffn)
-        np.testing.assert_allclose(run(model, method, batch=batch)[0].scores, carried, rtol=FINE, atol=FINE)
+        within = 1e-7 if bias == "dot" else FINE  # the rule's denominators may be anything
+        np.testing.assert_allclose(run(model, method, batch=batch)[0].scores, carried, rtol=within, atol=within)

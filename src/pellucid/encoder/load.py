@@ -43,6 +43,17 @@ def load(
     """
     if access not in (None, "gradients", "outputs"):
         raise InputError(f"load has no access={access!r}; choose None, 'gradients' or 'outputs'.")
+    with torch.inference_mode(False):
+        return _load(source, tokenizer, device, dtype, access)
+
+
+def _load(
+    source: str | Path | nn.Module,
+    tokenizer: Any,
+    device: str | torch.device | None,
+    dtype: torch.dtype | None,
+    access: str | None,
+) -> Model:
     if isinstance(source, (str, Path)):
         hf, tokenizer = _open(str(source), tokenizer, device, dtype)
     else:
@@ -171,8 +182,15 @@ def _rebuild(hf: nn.Module, config: Any, compute: torch.dtype, access: str | Non
         return None, lower, f"Its architecture {kind!r} is not one that Pellucid rebuilds ({known}), so {what}"
     family = FAMILIES.get(kind)
     family.check(config)
-    state = {k: v.to(compute) if v.is_floating_point() else v for k, v in plain_state(hf).items()}
+    state = {k: _usable(v, compute) for k, v in plain_state(hf).items()}
     return family.build(Weights(state), config), Access.ENCODER, ""
+
+
+def _usable(v: Tensor, compute: torch.dtype) -> Tensor:
+    """The tensor itself where its dtype allows; a tensor born in inference mode cannot join a backward pass: copied."""
+    if v.is_inference():
+        v = v.clone()
+    return v.to(compute) if v.is_floating_point() else v
 
 
 def _reach(config: Any) -> int:

@@ -17,6 +17,10 @@ def _sample(t: Tensor) -> Tensor:
     return flat[:: max(1, flat.numel() // SAMPLE)].clone()
 
 
+def _version(t: Tensor) -> int:
+    return 0 if t.is_inference() else t._version
+
+
 @dataclass(frozen=True, eq=False)
 class Fingerprint:
     """Identity, version counter and a strided sample of every parameter, taken at `load`.
@@ -31,7 +35,7 @@ class Fingerprint:
     @classmethod
     def of(cls, hf: nn.Module) -> "Fingerprint":
         """Take the fingerprint; cost: 64 values per parameter."""
-        return cls(hf, {k: (p.data_ptr(), p._version, _sample(p)) for k, p in hf.named_parameters()})
+        return cls(hf, {k: (p.data_ptr(), _version(p), _sample(p)) for k, p in hf.named_parameters()})
 
     def difference(self, hf: nn.Module) -> str:
         """What changed, in words; "" for nothing."""
@@ -42,7 +46,7 @@ class Fingerprint:
             pointer, version, sample = self.seen[name]
             if p.data_ptr() != pointer:
                 return f"{name} was replaced"
-            if p._version != version or not torch.equal(_sample(p), sample):
+            if _version(p) != version or not torch.equal(_sample(p), sample):
                 return f"{name} was changed in place"
         return ""
 
