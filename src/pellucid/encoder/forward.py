@@ -91,8 +91,12 @@ class Net:
 
 
 def linear(ops: Ops, at: str, p: Linear, x: Tensor) -> Tensor:
-    """x w^T, then the bias by the operations' rule."""
-    return ops.bias(at, F.linear(x, p.w), p.b)
+    """x w^T, then the bias by the operations' rule.
+
+    A chunk of rows is made contiguous first: torch runs a strided [k, b, r, d] as k small products, at a fifth of the
+    speed of one large one.
+    """
+    return ops.bias(at, F.linear(x.contiguous(), p.w), p.b)
 
 
 def norm(ops: Ops, at: str, p: Norm, x: Tensor) -> Tensor:
@@ -164,7 +168,7 @@ def block(ops: Ops, at: str, layer: Layer, x: Tensor, keep: Tensor, rows: Tensor
     x = take(x, rows)
 
     def rest(i: Rows) -> Tensor:
-        z = F.linear(ops.mix(f"{at}.attn.mix", alpha[..., i, :], v), layer.o.w)
+        z = F.linear(ops.mix(f"{at}.attn.mix", alpha, v, i), layer.o.w)
         r = ops.stream(f"{at}.attn", z) + x[..., i, :]
         r = ops.stream(f"{at}.attn.res", ops.bias(f"{at}.attn.out", r, layer.o.b))
         if layer.pre:

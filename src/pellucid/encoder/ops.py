@@ -37,9 +37,9 @@ class Ops:
         """Attention probabilities [b, h, n, m]. `scores` is a thunk: a frozen network never computes them."""
         return scores().softmax(-1)
 
-    def mix(self, at: str, alpha: Tensor, v: Tensor) -> Tensor:
-        """The attention-weighted sum of values: alpha [b,h,n,m], v [*p,b,h,m,e] -> [*p,b,n,h*e]."""
-        return join_heads(alpha @ v)
+    def mix(self, at: str, alpha: Tensor, v: Tensor, rows: Rows) -> Tensor:
+        """Rows of the attention-weighted sum of values: alpha [b,h,n,m], v [*p,b,h,m,e] -> [*p,b,rows,h*e]."""
+        return join_heads(alpha[..., rows, :] @ v)
 
     def gate(self, at: str, act: Activation, u: Tensor) -> Tensor:
         """The activation act(u)."""

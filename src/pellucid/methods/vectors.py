@@ -88,13 +88,15 @@ class Parts(Ops):
         rule: BiasRule,
         slope: Slope,
         ffn: bool,
-        chunk_floats: int = 1 << 22,
+        chunk_floats: int = 1 << 21,
     ) -> None:
         self.net, self.tape, self.keep = net, tape, keep
         self.share = SHARES.get(rule)  # "token" and "drop" give a bias to no part
         self.slope, self.ffn, self.chunk_floats = slope, ffn, chunk_floats
         self.rows: Rows = ALL
         self.out: Tensor | None = None
+        self.mixed: Tensor | None = None  # [b, h, rows, k, e]: rows of the current block that are mixed already
+        self.mixed_from, self.block = 0, 1
         self.width = max(layer.up.w.shape[0] for layer in net.layers)
 
     def _coefficient(self, at: str) -> Tensor:
@@ -103,11 +105,19 @@ class Parts(Ops):
     def probs(self, at: str, scores: Callable[[], Tensor]) -> Tensor:
         return self.tape[at]
 
-    def mix(self, at: str, alpha: Tensor, v: Tensor) -> Tensor:
+    def mix(self, at: str, alpha: Tensor, v: Tensor, rows: Rows) -> Tensor:
+        """As everywhere, but for a block of several chunks at a time: each product reads all values from memory."""
         k, b, h, m, e = v.shape
-        flat = v.permute(1, 2, 3, 0, 4).reshape(b, h, m, k * e)  # no copy in the layout that `rowwise` gives values
-        z = (alpha @ flat).reshape(b, h, -1, k, e)
-        return z.permute(3, 0, 2, 1, 4).reshape(k, b, alpha.shape[-2], h * e)
+        if self.mixed is None:
+            self.mixed_from = rows.start
+            block = alpha[..., rows.start : rows.start + self.block, :]
+            flat = v.permute(1, 2, 3, 0, 4).reshape(b, h, m, k * e)  # no copy: see `_room`
+            self.mixed = (block @ flat).reshape(b, h, -1, k, e)
+        here = slice(rows.start - self.mixed_from, rows.stop - self.mixed_from)
+        z = self.mixed[:, :, here].permute(3, 0, 2, 1, 4).reshape(k, b, -1, h * e)
+        if here.stop >= self.mixed.shape[2]:
+            self.mixed = None
+        return z
 
     def gate(self, at: str, act: Activation, u: Tensor) -> Tensor:
         full = self._coefficient(at)
@@ -153,8 +163,9 @@ class Parts(Ops):
 
     def rowwise(self, f: Callable[[Rows], Tensor], n: int, spent: Tensor | None = None) -> Tensor:
         out = spent
-        # every chunk reads all values once, so it should have many rows; its widest vectors are the memory it takes
-        step = max(16, self.chunk_floats // (self.keep.shape[1] * self.width))
+        # the widest vectors of a sixteenth of the rows take a quarter of a tensor of [k, n, d]
+        step = max(4, n // 16, self.chunk_floats // (self.keep.shape[1] * self.width))
+        self.block = step * max(1, n // 8 // step)
         for i in range(0, n, step):
             self.rows = slice(i, min(i + step, n))
             y = f(self.rows)
