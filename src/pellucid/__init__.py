@@ -11,13 +11,14 @@ from pellucid._version import __version__
 
 if TYPE_CHECKING:
     from pellucid import errors, methods
+    from pellucid.attribution import Attribution
     from pellucid.encoder.load import load
     from pellucid.encoder.model import Access, Model
     from pellucid.families import FAMILIES
     from pellucid.methods import METHODS
     from pellucid.records import read_records, write_records
     from pellucid.run import explain
-    from pellucid.types import Attribution, Batch, Target, Token
+    from pellucid.types import Batch, Target, Token
 
 DEMO = Path(__file__).parent / "demo"
 """The folder of the bundled demo model: a two-layer BERT for film-review sentences (see its README.md)."""
@@ -31,7 +32,7 @@ _HOME = {
     "read_records": "records",
     "write_records": "records",
     "explain": "run",
-    "Attribution": "types",
+    "Attribution": "attribution",
     "Batch": "types",
     "Target": "types",
     "Token": "types",

@@ -24,10 +24,11 @@ from pellucid.outputs import RECORDS, check_place, deliver, kind_of, print_table
 from pellucid.registry import choose
 
 if TYPE_CHECKING:
+    from pellucid.attribution import Attribution
     from pellucid.encoder.model import Model
     from pellucid.inputs import Columns, Item
     from pellucid.methods import Method
-    from pellucid.types import Attribution, TargetSpec
+    from pellucid.types import TargetSpec
 
 SHOWN = (4, 5, 7)  # the sentences that `demo` prints: two that differ in one word, and a negation
 CHUNK = 256  # texts that are tokenised and explained together

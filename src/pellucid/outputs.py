@@ -13,9 +13,9 @@ from pellucid.errors import InputError
 from pellucid.registry import choose
 
 if TYPE_CHECKING:
+    from pellucid.attribution import Attribution
     from pellucid.encoder.model import Model
     from pellucid.inputs import Item
-    from pellucid.types import Attribution
 
 FORMATS = {"": "text", ".txt": "text", ".html": "html", ".htm": "html", ".json": "json"}
 RECORDS = (".parquet", ".jsonl")

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from pellucid.attribution import Attribution
 from pellucid.errors import InputError
-from pellucid.types import Attribution
 
 _NESTED = ("text", "scores", "unallocated", "explained", "gap", "target", "params", "spans", "origin")
 
@@ -41,8 +41,15 @@ def _umask() -> int:
 
 
 def dumps(document: object) -> str:
-    """JSON with every number exact and nothing that is not JSON (NaN raises)."""
-    return json.dumps(document, ensure_ascii=False, allow_nan=False)
+    """JSON with every number exact; InputError for a NaN or an infinity, which JSON cannot hold."""
+    try:
+        text = json.dumps(document, ensure_ascii=False, allow_nan=False)
+        text.encode("utf-8")
+    except UnicodeEncodeError:  # half a character: written as an escape
+        return json.dumps(document, allow_nan=False)
+    except ValueError as e:
+        raise InputError("An attribution holds a NaN or an infinite number, so it is not written.") from e
+    return text
 
 
 def write_records(items: Sequence[Attribution], path: str | Path) -> None:
@@ -69,7 +76,7 @@ def read_records(path: str | Path) -> list[Attribution]:
             rows = pq.read_table(path).to_pylist()
             records = [{k: json.loads(v) if k in _NESTED else v for k, v in row.items()} for row in rows]
         elif path.suffix == ".jsonl":
-            records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+            records = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
         else:
             document = json.loads(path.read_text(encoding="utf-8"))
             records = document if isinstance(document, list) else [document]

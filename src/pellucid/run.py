@@ -12,10 +12,11 @@ import torch
 from tqdm.auto import tqdm
 
 from pellucid._version import __version__
-from pellucid.encoder.model import Model, check_texts
+from pellucid.attribution import Attribution
+from pellucid.encoder.model import Model, as_texts
 from pellucid.errors import InputError
 from pellucid.methods.method import METHODS, Method, one_of
-from pellucid.types import Attribution, Batch, Target, TargetSpec, Text
+from pellucid.types import Batch, Target, TargetSpec, Text
 
 Long = Literal["refuse", "truncate", "window"]
 Progress = bool | Callable[[int, int], None] | None
@@ -116,12 +117,10 @@ def explain(
 
 def _plan(model: Model, x: Text | Sequence[Text] | Batch, long: Long) -> Plan:
     if isinstance(x, Batch):
+        _check_batch(model, x)
         whole = model.named(x.to(model.device))
-        _check_ids(model, whole)
     else:
-        items: list[Text] = [x] if isinstance(x, (str, tuple)) else list(x)
-        check_texts(items)
-        whole = model.batch(items)
+        whole = model.batch(as_texts(x))
     limit = model.limit
     lengths = whole.lengths
     over = [] if limit is None else [i for i, n in enumerate(lengths) if n > limit]
@@ -149,12 +148,30 @@ def _plan(model: Model, x: Text | Sequence[Text] | Batch, long: Long) -> Plan:
     return Plan(whole, _gather(whole, jobs), tuple(i for i, _ in jobs), tuple(c for _, c in jobs), {})
 
 
-def _check_ids(model: Model, batch: Batch) -> None:
+def _check_batch(model: Model, batch: Batch) -> None:
+    """InputError for ids or token types that the model has no embedding for, and for padding where the head reads."""
     vocabulary = int(model.hf.get_input_embeddings().weight.shape[0])  # type: ignore[operator]
-    largest, least = int(batch.input_ids.max()), int(batch.input_ids.min())
-    if largest >= vocabulary or least < 0:
-        bad = largest if largest >= vocabulary else least
-        raise InputError(f"The Batch holds token id {bad}; {model.id!r} has ids 0 to {vocabulary - 1}.")
+    kinds = None if model.net is None or model.net.embedding.types is None else model.net.embedding.types.shape[0]
+    for name, ids, size in (("token id", batch.input_ids, vocabulary), ("token_type_ids", batch.token_type_ids, kinds)):
+        if ids is None or size is None:
+            continue
+        largest, least = int(ids.max()), int(ids.min())
+        if largest >= size or least < 0:
+            bad = largest if largest >= size else least
+            raise InputError(f"The Batch holds {name} {bad}; {model.id!r} has 0 to {size - 1}.")
+    for row, real in enumerate(batch.keep.sum(-1).tolist() if batch.tokens is not None else []):
+        assert batch.tokens is not None
+        if len(batch.tokens[row]) != real:
+            raise InputError(
+                f"Batch: row {row} has {len(batch.tokens[row])} tokens, but its attention_mask has {real} real ones; "
+                "they must agree."
+            )
+    if model.net is not None and not bool(batch.keep[:, 0].all()):
+        row = int((~batch.keep[:, 0]).nonzero()[0])
+        raise InputError(
+            f"Row {row} of the Batch begins with padding (attention_mask 0), but {model.id!r} reads its first "
+            "position: pad on the right."
+        )
 
 
 def _windows(whole: Batch, i: int, limit: int, long: Long) -> list[torch.Tensor]:
@@ -174,9 +191,10 @@ def _windows(whole: Batch, i: int, limit: int, long: Long) -> list[torch.Tensor]
     first, last = longer_at[0], longer_at[-1] + 1
     span, size = last - first, limit - (len(tokens) - (last - first))
     if size < 8:
+        what = "the shorter text of the pair leaves" if min(sizes.values()) else "its special tokens leave"
         raise InputError(
-            f"Text {i + 1} is a pair whose shorter part alone leaves {max(size, 0)} of {limit} tokens for the longer "
-            "one; shorten it."
+            f"Text {i + 1} cannot be cut into windows: {what} {max(size, 0)} of {limit} tokens for the "
+            "rest; shorten it."
         )
     if long == "truncate":
         starts = [0]

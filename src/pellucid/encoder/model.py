@@ -139,8 +139,7 @@ class Model:
 
         Raises: InputError for empty or non-string texts, or without a tokenizer.
         """
-        items = [texts] if isinstance(texts, (str, tuple)) else list(texts)
-        check_texts(items)
+        items = as_texts(texts)
         tokenizer = self.require_tokenizer()
         encoded = tokenizer(
             *columns(items), padding=True, padding_side="right", return_special_tokens_mask=True, verbose=False
@@ -211,20 +210,28 @@ class Model:
         return tuple(out)
 
 
-def check_texts(items: Sequence[object]) -> None:
-    """InputError for an empty list and for anything that is not a text or a pair of texts."""
+def as_texts(x: object) -> list[Any]:
+    """One text or pair, or several, as a list of texts or of pairs; InputError, by number, for anything else."""
+    if isinstance(x, (bytes, dict)) or not hasattr(x, "__iter__"):
+        raise InputError(
+            f"Texts are a string, a pair of strings, a list of either, or a Batch; seen {type(x).__name__}."
+        )
+    items: list[Any] = [x] if isinstance(x, (str, tuple)) else list(x)
     if not items:
         raise InputError("There are no texts to explain: an empty list was given.")
     for i, text in enumerate(items):
         where = f"Text {i + 1} of {len(items)}"
         parts = text if isinstance(text, tuple) else (text,)
-        if len(parts) > 2 or not all(isinstance(p, str) for p in parts):
+        if len(parts) not in (1, 2) or not all(isinstance(p, str) for p in parts):
             raise InputError(f"{where} is {type(text).__name__} {text!r}; give a string or a pair of strings.")
-        if not any(str(p).strip() for p in parts):
+        if not any(p.strip() for p in parts):
             raise InputError(f"{where} is empty: there is nothing to explain. Leave it out.")
-    pairs = sum(isinstance(t, tuple) for t in items)
+        if any("\ud800" <= c <= "\udfff" for p in parts for c in p):
+            raise InputError(f"{where} holds half a character (a lone surrogate, {text!r}): read it as UTF-8 again.")
+    pairs = sum(isinstance(t, tuple) and len(t) == 2 for t in items)
     if pairs not in (0, len(items)):
         raise InputError(f"{pairs} of {len(items)} inputs are pairs of texts; give only texts or only pairs.")
+    return items if pairs else [t if isinstance(t, str) else t[0] for t in items]
 
 
 def columns(items: Sequence[Text]) -> list[list[str]]:

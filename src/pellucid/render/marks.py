@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from pellucid.types import Attribution, Token
+from pellucid.attribution import Attribution
+from pellucid.types import Token
 
 INK, DIM, PAPER = "#111111", "#595959", "#ffffff"
 LIGHT = {

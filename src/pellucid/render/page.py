@@ -3,6 +3,7 @@
 import html
 from collections.abc import Mapping, Sequence
 
+from pellucid.attribution import Attribution
 from pellucid.render.marks import (
     DARK,
     DIM,
@@ -27,7 +28,6 @@ from pellucid.render.marks import (
     sum_line,
     value_text,
 )
-from pellucid.types import Attribution
 
 # HTML: one table of looks, written into each element of a fragment and once into the style sheet of a page
 

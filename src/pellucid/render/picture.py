@@ -8,6 +8,7 @@ from itertools import groupby
 
 from rich.cells import cell_len, chop_cells
 
+from pellucid.attribution import Attribution
 from pellucid.render.marks import (
     DIM,
     INK,
@@ -29,7 +30,6 @@ from pellucid.render.marks import (
     scale_of,
     sum_line,
 )
-from pellucid.types import Attribution
 
 # SVG: monospace, 14 px, so that the width of text is the number of its cells
 

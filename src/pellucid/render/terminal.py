@@ -10,6 +10,7 @@ from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
+from pellucid.attribution import Attribution
 from pellucid.render.marks import (
     DIM,
     INK,
@@ -30,7 +31,6 @@ from pellucid.render.marks import (
     share_of,
     sum_line,
 )
-from pellucid.types import Attribution
 
 
 def show(a: Attribution, file: TextIO | None = None, width: int | None = None) -> None:
