@@ -75,8 +75,8 @@ class Attribution:
         if not self.additive:
             raise InputError(
                 f"The scores of {self.method!r} with these parameters cannot be summed over the tokens of a word: "
-                'a word decomposed as one would get another score. Use one that adds up, such as DecompX(bias="token"), '
-                "or read them per token."
+                "a word taken as one would get another score. Use a method that adds up, such as "
+                'DecompX(bias="token"), or read them per token.'
             )
         if all(t.word is None for t in self.tokens):
             raise InputError("Words are unknown for these tokens: the input had no tokenizer that tells them.")

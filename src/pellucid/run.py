@@ -158,7 +158,7 @@ def _check_batch(model: Model, batch: Batch) -> None:
         largest, least = int(ids.max()), int(ids.min())
         if largest >= size or least < 0:
             bad = largest if largest >= size else least
-            raise InputError(f"The Batch holds {name} {bad}; {model.id!r} has 0 to {size - 1}.")
+            raise InputError(f"The Batch holds {name} {bad}; {model.id!r} has ids 0 to {size - 1}.")
     for row, real in enumerate(batch.keep.sum(-1).tolist() if batch.tokens is not None else []):
         assert batch.tokens is not None
         if len(batch.tokens[row]) != real:

@@ -1,5 +1,6 @@
 """Opening a classifier: the Hugging Face model is loader and oracle, its weights are what we build on."""
 
+import copy
 import inspect
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +16,7 @@ from pellucid.encoder.weights import Fingerprint, first_bad, plain_state, refuse
 from pellucid.errors import InputError, ParityError, UnsupportedModel
 from pellucid.families import FAMILIES
 from pellucid.families.table import Weights
+from pellucid.types import Batch
 
 TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-4, torch.float16: 3e-2, torch.bfloat16: 2e-1}
 """Largest relative difference of logits that `load` accepts, by the dtype in which the Hugging Face model runs; decided
@@ -64,15 +66,18 @@ def _load(
     wanted = own if dtype is None or isinstance(source, (str, Path)) else dtype
     compute = torch.promote_types(wanted, torch.float32)
     config: Any = hf.config
-    ids, keep = probe_batch(config, _reach(config))
-    theirs = _oracle(hf, ids, keep)
-    if theirs.dim() != 2 or theirs.shape[0] != len(ids):
+    probe = probe_batch(config, _reach(config), "token_type_ids" in inspect.signature(hf.forward).parameters)
+    theirs = _oracle(hf, probe)
+    if theirs.dim() != 2 or theirs.shape[0] != len(probe):
         raise UnsupportedModel(
-            f"{type(hf).__name__} gives logits of shape {list(theirs.shape)} for {len(ids)} texts; Pellucid explains "
+            f"{type(hf).__name__} gives logits of shape {list(theirs.shape)} for {len(probe)} texts; Pellucid explains "
             "sequence classifiers, whose logits are [texts, classes]."
         )
     net, level, lost = _rebuild(hf, config, compute, access)
-    parity = None if net is None else _parity(net, ids, keep, theirs, own)
+    parity = None if net is None else _parity(net, probe, theirs, own)
+    if net is not None and own in (torch.float16, torch.bfloat16):
+        # half precision hides small defects: the same comparison with a copy of the model in our dtype, then dropped
+        _parity(net, probe, _oracle(copy.deepcopy(hf).to(compute), probe), compute)
     return Model(
         hf=hf,
         tokenizer=tokenizer,
@@ -200,8 +205,11 @@ def _reach(config: Any) -> int:
     return min(family.reach(config), family.limit(config))
 
 
-def probe_batch(config: Any, n: int) -> tuple[Tensor, Tensor]:
-    """Two texts of random ordinary ids, one padded to n: input_ids and keep, [2, n]. Always the same ones."""
+def probe_batch(config: Any, n: int, typed: bool) -> Batch:
+    """Two texts of random ordinary ids, n long, one of them padded, with both token types if the model takes them.
+
+    Always the same ones.
+    """
     special = {getattr(config, f"{name}_token_id", None) for name in ("pad", "cls", "sep", "bos", "eos", "mask", "unk")}
     vocabulary = [i for i in range(min(config.vocab_size, 20_000)) if i not in special and i > 1] or [0]
     chosen = torch.randint(len(vocabulary), (2, n), generator=torch.Generator().manual_seed(20_23))
@@ -210,35 +218,43 @@ def probe_batch(config: Any, n: int) -> tuple[Tensor, Tensor]:
     keep[1, max(1, n - 5) :] = False
     pad = getattr(config, "pad_token_id", None)
     ids[~keep] = 0 if pad is None else pad
-    return ids, keep
+    types = torch.zeros_like(ids)
+    if typed and (getattr(config, "type_vocab_size", None) or 0) > 1:
+        types[:, n // 2 :] = 1
+    return Batch(ids, keep, types if typed else None)
 
 
-def _oracle(hf: nn.Module, ids: Tensor, keep: Tensor) -> Tensor:
+def _oracle(hf: nn.Module, probe: Batch) -> Tensor:
     """The model's own logits on the probe.
 
     A row that Hugging Face turns into NaN by its padding alone (ModernBERT, eager, float64: the softmax of a fully
     masked row in float32) is asked for again without padding.
     """
-    device = next(hf.parameters()).device
+    probe = probe.to(next(hf.parameters()).device)
+
+    def ask(rows: Batch) -> Tensor:
+        types = rows.token_type_ids
+        return hf_logits(hf, input_ids=rows.input_ids, attention_mask=rows.keep.long(), token_type_ids=types)
+
     with torch.no_grad(), at_rest(hf):
         try:
-            y = hf_logits(hf, input_ids=ids.to(device), attention_mask=keep.long().to(device))
+            y = ask(probe)
         except AttributeError as e:
             raise UnsupportedModel(
                 f"{type(hf).__name__} returns no logits ({_first_line(e)}); load a ...ForSequenceClassification model."
             ) from e
-        for i in range(len(ids)):
+        for i in range(len(probe)):
             if y.dim() == 2 and not bool(torch.isfinite(y[i]).all()):
-                row = ids[i : i + 1, keep[i]].to(device)
-                y[i] = hf_logits(hf, input_ids=row, attention_mask=torch.ones_like(row))[0]
+                y[i] = ask(probe.rows([i]))[0]
     return y
 
 
-def _parity(net: Net, ids: Tensor, keep: Tensor, theirs: Tensor, own: torch.dtype) -> float:
+def _parity(net: Net, probe: Batch, theirs: Tensor, own: torch.dtype) -> float:
     """The largest difference of logits relative to the largest logit; ParityError above the tolerance."""
-    ids, keep = ids.to(theirs.device), keep.to(theirs.device)
+    probe = probe.to(theirs.device)
     with torch.no_grad():
-        ours = forward.encode(Ops(), net, forward.embed(net, ids, None), keep)
+        x = forward.embed(net, probe.input_ids, probe.token_type_ids)
+        ours = forward.encode(Ops(), net, x, probe.keep)
     difference = (ours - theirs.to(ours.dtype)).abs().max().item()
     largest = theirs.abs().max().item()
     parity = difference / max(largest, 1e-6)

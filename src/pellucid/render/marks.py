@@ -29,7 +29,7 @@ DARK = {"n": (NIGHT, "#2166ac"), "p": (NIGHT, "#b2182b"), "u": (NIGHT, "#006d2c"
 LEVELS = 12  # steps on each side of zero in a page, where colours are classes and not written into each token
 TOP = 8  # tokens in the terminal's table
 DRAWN = 8  # classes drawn in HTML and SVG; a line says so where there are more
-UNALLOCATED = "unallocated (no token's own)"
+UNALLOCATED = "unallocated (owned by no token)"
 PER_TEXT = ("seconds", "forwards", "backwards", "truncated", "windows")  # of origin: what differs between texts
 
 
