@@ -121,6 +121,7 @@ def _plan(model: Model, x: Text | Sequence[Text] | Batch, long: Long) -> Plan:
         whole = model.named(x.to(model.device))
     else:
         whole = model.batch(as_texts(x))
+        _check_batch(model, whole)
     limit = model.limit
     lengths = whole.lengths
     over = [] if limit is None else [i for i, n in enumerate(lengths) if n > limit]
@@ -150,7 +151,7 @@ def _plan(model: Model, x: Text | Sequence[Text] | Batch, long: Long) -> Plan:
 
 def _check_batch(model: Model, batch: Batch) -> None:
     """InputError for ids or token types that the model has no embedding for, and for padding where the head reads."""
-    vocabulary = int(model.hf.get_input_embeddings().weight.shape[0])  # type: ignore[operator]
+    vocabulary = model.vocabulary
     kinds = None if model.net is None or model.net.embedding.types is None else model.net.embedding.types.shape[0]
     for name, ids, size in (("token id", batch.input_ids, vocabulary), ("token_type_ids", batch.token_type_ids, kinds)):
         if ids is None or size is None:
@@ -158,7 +159,8 @@ def _check_batch(model: Model, batch: Batch) -> None:
         largest, least = int(ids.max()), int(ids.min())
         if largest >= size or least < 0:
             bad = largest if largest >= size else least
-            raise InputError(f"The Batch holds {name} {bad}; {model.id!r} has ids 0 to {size - 1}.")
+            who = "The Batch holds" if batch.texts is None else "The tokenizer, which may be another model's, gives"
+            raise InputError(f"{who} {name} {bad}; {model.id!r} has ids 0 to {size - 1}.")
     for row, real in enumerate(batch.keep.sum(-1).tolist() if batch.tokens is not None else []):
         assert batch.tokens is not None
         if len(batch.tokens[row]) != real:

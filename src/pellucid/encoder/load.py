@@ -2,15 +2,17 @@
 
 import copy
 import inspect
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from pellucid.encoder import forward
 from pellucid.encoder.forward import Net
-from pellucid.encoder.model import Access, Model, at_rest, hf_logits
+from pellucid.encoder.model import Access, Model, at_rest, hf_logits, unpadded_logits
 from pellucid.encoder.ops import Ops
 from pellucid.encoder.weights import Fingerprint, first_bad, plain_state, refuse_quantised
 from pellucid.errors import InputError, ParityError, UnsupportedModel
@@ -45,7 +47,15 @@ def load(
     """
     if access not in (None, "gradients", "outputs"):
         raise InputError(f"load has no access={access!r}; choose None, 'gradients' or 'outputs'.")
-    with torch.inference_mode(False):
+    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype in TOLERANCE):
+        raise InputError(f"load takes dtype float32, float64, bfloat16 or float16 of torch; seen {dtype!r}.")
+    if device is not None:
+        _check_device(device)
+    kinds = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
+    with ExitStack() as stack:  # the caller's inference mode or autocast must not reach the weights and the comparison
+        stack.enter_context(torch.inference_mode(False))
+        for kind in kinds:
+            stack.enter_context(torch.autocast(kind, enabled=False))
         return _load(source, tokenizer, device, dtype, access)
 
 
@@ -66,18 +76,21 @@ def _load(
     wanted = own if dtype is None or isinstance(source, (str, Path)) else dtype
     compute = torch.promote_types(wanted, torch.float32)
     config: Any = hf.config
-    probe = probe_batch(config, _reach(config), "token_type_ids" in inspect.signature(hf.forward).parameters)
-    theirs = _oracle(hf, probe)
+    takes = frozenset(inspect.signature(hf.forward).parameters)
+    known = config.model_type in FAMILIES
+    probe = probe_batch(config, _reach(config), "token_type_ids" in takes)
+    theirs = _oracle(hf, probe, takes, padded=known)
     if theirs.dim() != 2 or theirs.shape[0] != len(probe):
         raise UnsupportedModel(
             f"{type(hf).__name__} gives logits of shape {list(theirs.shape)} for {len(probe)} texts; Pellucid explains "
             "sequence classifiers, whose logits are [texts, classes]."
         )
-    net, level, lost = _rebuild(hf, config, compute, access)
+    vectors = (known and access != "outputs") or _reads_vectors(hf, probe, theirs, takes)
+    net, level, lost = _rebuild(hf, config, compute, access, vectors)
     parity = None if net is None else _parity(net, probe, theirs, own)
     if net is not None and own in (torch.float16, torch.bfloat16):
         # half precision hides small defects: the same comparison with a copy of the model in our dtype, then dropped
-        _parity(net, probe, _oracle(copy.deepcopy(hf).to(compute), probe), compute)
+        _parity(net, probe, _oracle(copy.deepcopy(hf).to(compute), probe, takes, padded=True), compute)
     return Model(
         hf=hf,
         tokenizer=tokenizer,
@@ -92,9 +105,16 @@ def _load(
         id=str(source) if isinstance(source, (str, Path)) else config.name_or_path or type(hf).__name__,
         dtype=compute,
         device=next(hf.parameters()).device,
-        takes=frozenset(inspect.signature(hf.forward).parameters),
+        takes=takes,
         lost=lost,
     )
+
+
+def _check_device(device: str | torch.device) -> None:
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as e:
+        raise InputError(f"device={str(device)!r} cannot be used here: {_first_line(e)}") from e
 
 
 def unwrap(model: Any) -> nn.Module:
@@ -105,6 +125,12 @@ def unwrap(model: Any) -> nn.Module:
         elif isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
             model = model.module
         elif hasattr(model, "peft_config") and hasattr(model, "get_base_model"):
+            if getattr(getattr(model, "active_peft_config", None), "is_prompt_learning", False):
+                kind = getattr(model.active_peft_config, "peft_type", "prompt")
+                raise UnsupportedModel(
+                    f"This model reads a learned prompt ({getattr(kind, 'value', kind)}) before each text, which is no "
+                    "part of its weights; only adapters that merge into weights are supported."
+                )
             model = model.get_base_model()
         else:
             return model  # type: ignore[no-any-return]
@@ -117,6 +143,12 @@ def _tokenizer(name: str | Path) -> Any:
         return AutoTokenizer.from_pretrained(str(name))
     except (OSError, ValueError, KeyError) as e:
         raise InputError(f"No tokenizer could be read from {str(name)!r}: {_first_line(e)}") from e
+
+
+def _has_tokenizer(folder: Path) -> bool:
+    """Whether a folder holds a tokenizer: transformers 5 makes one up, of five tokens, where there is none."""
+    names = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "spm.model", "sentencepiece.bpe.model")
+    return not folder.is_dir() or any((folder / n).exists() for n in (*names, "tokenizer.model", "bpe.codes"))
 
 
 def _first_line(e: BaseException) -> str:
@@ -138,7 +170,7 @@ def _open(
         hf, info = AutoModelForSequenceClassification.from_pretrained(
             name, dtype=dtype or torch.float32, output_loading_info=True
         )
-    except (OSError, ValueError, KeyError, RuntimeError) as e:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as e:
         raise InputError(f"No classifier could be opened from {name!r}: {_first_line(e)}") from e
     missing = sorted(info["missing_keys"])
     if missing:
@@ -149,7 +181,7 @@ def _open(
     if not isinstance(tokenizer, (str, Path)) and tokenizer is not None:
         given = tokenizer
     else:
-        given = _tokenizer(tokenizer or name)
+        given = _tokenizer(tokenizer or name) if tokenizer or _has_tokenizer(folder) else None
     hf = hf.eval()
     return (hf if device is None else hf.to(device)), given
 
@@ -173,13 +205,14 @@ def _check_object(hf: nn.Module, device: str | torch.device | None) -> None:
         raise UnsupportedModel(f"The weight {bad!r} holds NaN or infinite values; no explanation of it can be right.")
 
 
-def _rebuild(hf: nn.Module, config: Any, compute: torch.dtype, access: str | None) -> tuple[Net | None, Access, str]:
+def _rebuild(
+    hf: nn.Module, config: Any, compute: torch.dtype, access: str | None, vectors: bool
+) -> tuple[Net | None, Access, str]:
     """Our network and the level of access; the sentence tells what is lost below ENCODER."""
-    takes = inspect.signature(hf.forward).parameters
-    lower = Access.GRADIENTS if "inputs_embeds" in takes and access != "outputs" else Access.OUTPUTS
+    lower = Access.GRADIENTS if vectors and access != "outputs" else Access.OUTPUTS
     kind = config.model_type
     what = "the decomposition, and the methods that read attention, are out of reach"
-    what += "." if lower == Access.GRADIENTS else "; so are gradients, because it takes no inputs_embeds."
+    what += "." if lower == Access.GRADIENTS else "; so are gradients."
     if access is not None:
         return None, lower, f"Access was lowered to {access!r} when it was loaded, so {what}"
     if kind not in FAMILIES:
@@ -200,7 +233,8 @@ def _usable(v: Tensor, compute: torch.dtype) -> Tensor:
 
 def _reach(config: Any) -> int:
     if config.model_type not in FAMILIES:
-        return min(24, getattr(config, "max_position_embeddings", None) or 24)
+        longest = getattr(config, "max_position_embeddings", None)
+        return min(24, longest) if isinstance(longest, int) and longest > 0 else 24
     family = FAMILIES.get(config.model_type)
     return min(family.reach(config), family.limit(config))
 
@@ -210,43 +244,59 @@ def probe_batch(config: Any, n: int, typed: bool) -> Batch:
 
     Always the same ones.
     """
-    special = {getattr(config, f"{name}_token_id", None) for name in ("pad", "cls", "sep", "bos", "eos", "mask", "unk")}
-    vocabulary = [i for i in range(min(config.vocab_size, 20_000)) if i not in special and i > 1] or [0]
+    names = ("pad", "cls", "sep", "bos", "eos", "mask", "unk")
+    special = {str(getattr(config, f"{name}_token_id", None)) for name in names}
+    size = min(getattr(config, "vocab_size", None) or 200, 20_000)
+    vocabulary = [i for i in range(2, size) if str(i) not in special] or [0]
     chosen = torch.randint(len(vocabulary), (2, n), generator=torch.Generator().manual_seed(20_23))
     ids = torch.tensor(vocabulary)[chosen]
     keep = torch.ones(2, n, dtype=torch.bool)
     keep[1, max(1, n - 5) :] = False
     pad = getattr(config, "pad_token_id", None)
     ids[~keep] = 0 if pad is None else pad
+    end = getattr(config, "eos_token_id", None)
+    if isinstance(end, int) and 0 <= end < size:  # some heads read where the text ends
+        ids[torch.arange(2), keep.sum(-1) - 1] = end
     types = torch.zeros_like(ids)
     if typed and (getattr(config, "type_vocab_size", None) or 0) > 1:
         types[:, n // 2 :] = 1
     return Batch(ids, keep, types if typed else None)
 
 
-def _oracle(hf: nn.Module, probe: Batch) -> Tensor:
+def _oracle(hf: nn.Module, probe: Batch, takes: frozenset[str], padded: bool) -> Tensor:
     """The model's own logits on the probe.
 
     A row that Hugging Face turns into NaN by its padding alone (ModernBERT, eager, float64: the softmax of a fully
-    masked row in float32) is asked for again without padding.
+    masked row in float32) is asked for again without padding, as all rows are of an architecture that is not rebuilt.
     """
     probe = probe.to(next(hf.parameters()).device)
+    types = probe.token_type_ids
+    try:
+        with torch.no_grad(), at_rest(hf):
+            if not padded:
+                return unpadded_logits(hf, probe, None, takes)
+            y = hf_logits(hf, input_ids=probe.input_ids, attention_mask=probe.keep.long(), token_type_ids=types)
+            for i in range(len(probe)):
+                if y.dim() == 2 and not bool(torch.isfinite(y[i]).all()):
+                    y[i] = unpadded_logits(hf, probe.rows([i]), None, takes)[0]
+            return y
+    except (AttributeError, ValueError, TypeError, KeyError, RuntimeError, IndexError) as e:
+        raise UnsupportedModel(
+            f"{type(hf).__name__} returns no logits for a batch of token ids ({_first_line(e)}); load a "
+            "...ForSequenceClassification model."
+        ) from e
 
-    def ask(rows: Batch) -> Tensor:
-        types = rows.token_type_ids
-        return hf_logits(hf, input_ids=rows.input_ids, attention_mask=rows.keep.long(), token_type_ids=types)
 
-    with torch.no_grad(), at_rest(hf):
-        try:
-            y = ask(probe)
-        except AttributeError as e:
-            raise UnsupportedModel(
-                f"{type(hf).__name__} returns no logits ({_first_line(e)}); load a ...ForSequenceClassification model."
-            ) from e
-        for i in range(len(probe)):
-            if y.dim() == 2 and not bool(torch.isfinite(y[i]).all()):
-                y[i] = ask(probe.rows([i]))[0]
-    return y
+def _reads_vectors(hf: nn.Module, probe: Batch, theirs: Tensor, takes: frozenset[str]) -> bool:
+    """Whether the model gives the same logits from its word embeddings as from ids: what gradients need."""
+    probe = probe.to(theirs.device)
+    try:
+        with torch.no_grad(), at_rest(hf):
+            table: Any = hf.get_input_embeddings()  # type: ignore[operator]
+            y = unpadded_logits(hf, probe, table(probe.input_ids), takes)
+        return bool(torch.allclose(y, theirs, rtol=1e-3, atol=1e-4 * float(theirs.abs().max())))
+    except (NotImplementedError, AttributeError, ValueError, TypeError, KeyError, RuntimeError, IndexError):
+        return False  # it takes no vectors, or wants other arguments beside them
 
 
 def _parity(net: Net, probe: Batch, theirs: Tensor, own: torch.dtype) -> float:

@@ -42,8 +42,32 @@ def hf_logits(hf: nn.Module, **inputs: Tensor | None) -> Tensor:
     """Logits [b, c] of the Hugging Face model; arguments that are None are left out. A model that was compiled in place
     runs uncompiled, which is the same function."""
     call: Any = hf._call_impl if getattr(hf, "_compiled_call_impl", None) is not None else hf
-    logits: Tensor = call(**{k: v for k, v in inputs.items() if v is not None}).logits
+    logits: Tensor = call(**{k: v for k, v in inputs.items() if v is not None}, return_dict=True).logits
     return logits
+
+
+def unpadded_logits(hf: nn.Module, batch: Batch, words: Tensor | None, takes: frozenset[str]) -> Tensor:
+    """Logits [b, c] of a model whose treatment of padding is unknown: texts of one length at a time, none padded.
+
+    Some architectures mix padding into their texts, read the last column, or refuse batches without a padding token.
+    """
+    lengths = batch.lengths
+    alone = getattr(hf.config, "pad_token_id", None) is None
+    groups: dict[int, list[int]] = {}
+    for i, n in enumerate(lengths):
+        groups.setdefault(i if alone else -n, []).append(i)
+    parts = []
+    for rows in groups.values():
+        n, types = lengths[rows[0]], batch.token_type_ids
+        inputs = {
+            "input_ids": batch.input_ids[rows, :n] if words is None else None,
+            "inputs_embeds": None if words is None else words[rows, :n],
+            "attention_mask": batch.keep[rows, :n].long(),
+            "token_type_ids": types[rows, :n] if types is not None and "token_type_ids" in takes else None,
+        }
+        parts.append(hf_logits(hf, **inputs))
+    order = torch.tensor([i for rows in groups.values() for i in rows], device=parts[0].device)
+    return torch.cat(parts)[order.argsort()]
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,14 +137,17 @@ class Model:
     def hf_logits(self, batch: Batch, words: Tensor | None = None) -> Tensor:
         """The Hugging Face model's own logits, from ids or from word embeddings `words`, in at least float32."""
         with at_rest(self.hf) as hf:
-            y = hf_logits(
-                hf,
-                input_ids=batch.input_ids if words is None else None,
-                inputs_embeds=words,
-                attention_mask=batch.keep.long(),
-                token_type_ids=batch.token_type_ids if "token_type_ids" in self.takes else None,
-            )
+            y = unpadded_logits(hf, batch, words, self.takes)
         return y.to(self.dtype)
+
+    @property
+    def vocabulary(self) -> int | None:
+        """How many token ids the model has; None where it has no table of words."""
+        try:
+            table: Any = self.hf.get_input_embeddings()  # type: ignore[operator]
+            return int(table.weight.shape[0])
+        except (NotImplementedError, AttributeError):
+            return None
 
     def word_embeddings(self, input_ids: Tensor) -> Tensor:
         """The Hugging Face model's word embeddings [b, n, w]."""

@@ -1,8 +1,10 @@
 """The weights of a Hugging Face model under their plain names, and a fingerprint that notices when they change."""
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -63,9 +65,17 @@ class Fingerprint:
 def first_bad(hf: nn.Module) -> str | None:
     """The first parameter that holds a NaN or an infinity."""
     for name, p in hf.named_parameters():
-        if p.is_floating_point() and not bool(torch.isfinite(p).all()):
+        if p.is_floating_point() and not bool(torch.isfinite(p.detach()).all()):
             return name
     return None
+
+
+def _active(module: nn.Module) -> str:
+    """Which copy of a module that an adapter has replaced is in use."""
+    if getattr(module, "disable_adapters", False) is True:
+        return "original_module"
+    name = getattr(module, "active_adapter", None) or next(iter(cast(Iterable[str], module.modules_to_save)))
+    return f"modules_to_save.{name[0] if isinstance(name, list) else name}"
 
 
 def plain_state(hf: nn.Module) -> dict[str, Tensor]:
@@ -82,11 +92,11 @@ def plain_state(hf: nn.Module) -> dict[str, Tensor]:
                 "merge_adapter()) first, then load the result."
             )
     saved = {
-        name: next(iter(module.modules_to_save), None)
+        name: _active(module)
         for name, module in hf.named_modules()
         if hasattr(module, "modules_to_save") and hasattr(module, "original_module")
     }
-    active = {f"{name}.modules_to_save.{adapter}.": f"{name}." for name, adapter in saved.items()}
+    active = {f"{name}.{adapter}.": f"{name}." for name, adapter in saved.items()}
     out: dict[str, Tensor] = {}
     for key, value in hf.state_dict(keep_vars=True).items():
         if any(part.startswith("lora_") for part in key.split(".")):
@@ -95,7 +105,7 @@ def plain_state(hf: nn.Module) -> dict[str, Tensor]:
         if trained is not None:
             key = active[trained] + key[len(trained) :]
         elif any(key.startswith(f"{name}.") for name in saved):
-            continue  # the untrained original of a module that the adapter replaced
+            continue  # a copy of that module that is not the one in use
         out[key.replace(".base_layer.", ".")] = value.detach()
     return out
 
@@ -106,7 +116,8 @@ def refuse_quantised(hf: nn.Module) -> None:
     config = getattr(getattr(hf, "config", None), "quantization_config", None)
     name = None
     if method is not None or config is not None:
-        name = str(getattr(method, "value", method) or type(config).__name__)
+        declared = config.get("quant_method") if isinstance(config, dict) else None
+        name = str(getattr(method, "value", method) or declared or type(config).__name__)
     for module in hf.modules():
         if "quantized" in type(module).__module__ or type(module).__module__.startswith("bitsandbytes"):
             name = f"{type(module).__module__}.{type(module).__name__}"

@@ -35,7 +35,8 @@ def states(model: Model, batch: Batch, at: str) -> Tensor:
     """The vectors [b, n, d] that gradients are taken at."""
     if at == "block_input":
         return model.embed(batch)
-    return model.word_embeddings(batch.input_ids)
+    words = model.word_embeddings(batch.input_ids)
+    return words if model.net is None else words.to(model.dtype)
 
 
 def logits_from(model: Model, batch: Batch, x: Tensor, at: str) -> Tensor:
