@@ -4,7 +4,7 @@ The models are random and compute in float64, so that 1e-9 is rounding and anyth
 registered methods, every kind of DecompX is checked on three unlike families.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import product
@@ -103,11 +103,11 @@ def columns(all_classes: list[Attribution], targets: Sequence[int | tuple[int, i
 
 
 @pytest.fixture(autouse=True)
-def _annotations(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Only the first check of each method executes the shape annotations: the others then take a third of the time."""
-    jaxtyping.config.update("jaxtyping_disable", request.function is not test_shapes_and_guarantees)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
+def _annotations(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the first check of each method executes the shape annotations, and none those of functions made inside a
+    call, which would be decorated anew at every call: the tests then take a quarter of the time."""
+    monkeypatch.setattr(jaxtyping, "jaxtyped", lambda **_: lambda f: f)
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", request.function is not test_shapes_and_guarantees)
 
 
 @pytest.fixture(params=NAMES)
@@ -141,16 +141,20 @@ def test_complete_in_float32(name: str, family: str) -> None:
         assert not a.complete or np.abs(a.gap).max() < 1e-5 * max(1.0, np.abs(a.explained).max())
 
 
-def test_same_twice(name: str, family: str) -> None:
+def test_same_again_whatever_mode_the_caller_is_in(name: str, family: str) -> None:
+    expected = every(name, family)
     if METHODS.get(name).guarantees(opened(family)).deterministic:
-        same(run(opened(family), name), every(name, family), within=0)
+        with torch.no_grad():
+            same(run(opened(family), name), expected, within=0)
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+            same(run(opened(family), name), expected, within=0)
 
 
 def test_alone_in_another_order_and_with_more_padding(name: str, family: str) -> None:
     model, expected, method = opened(family), every(name, family), METHODS.get(name)
     if not method.guarantees(model).padding_invariant:
         return
-    same([run(model, name, batch=texts(model).rows([i]))[0] for i in range(3)], expected)
+    same([run(model, name, batch=texts(model).rows([i]))[0] for i in (1, 2)], expected[1:])
     same(run(model, name, batch=texts(model).rows([2, 0, 1])), [expected[i] for i in (2, 0, 1)])
     batch = model.named(texts(model, extra=3))
     with torch.no_grad():  # the method itself: explain would cut the extra columns off
@@ -163,9 +167,8 @@ def test_alone_in_another_order_and_with_more_padding(name: str, family: str) ->
 def test_targets(name: str, family: str) -> None:
     """A class, a label's name, a pair and the prediction are all read off the columns of "all"."""
     model, expected = opened(family), every(name, family)
-    predicted = [model.labels.index(a.prediction) for a in expected]
-    same(run(model, name, None), columns(expected, predicted))
-    same(run(model, name, [0, (0, 1), (2, 1)]), columns(expected, [0, (0, 1), (2, 1)]))
+    predicted = model.labels.index(expected[0].prediction)
+    same(run(model, name, [None, (0, 1), (2, 1)]), columns(expected, [predicted, (0, 1), (2, 1)]))
     flipped = run(model, name, ["LABEL_2", ("LABEL_1", "LABEL_0"), (1, 2)])
     same(flipped, columns(expected, [2, (1, 0), (1, 2)]))
     assert [a.label for a in flipped] == ["LABEL_2", "LABEL_1 - LABEL_0", "LABEL_1 - LABEL_2"]
@@ -190,14 +193,6 @@ def test_linear_in_the_target(name: str, family: str) -> None:
             np.testing.assert_allclose(got[i, batch.keep[i]], a.scores @ [2.0, -0.5, 1.0], rtol=FINE, atol=FINE)
 
 
-def test_whatever_mode_the_caller_is_in(name: str, family: str) -> None:
-    model = opened(family)
-    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
-        same(run(model, name), every(name, family), within=0)
-    with torch.no_grad():
-        same(run(model, name), every(name, family), within=0)
-
-
 def test_one_token_and_the_longest_input(name: str, family: str) -> None:
     model = opened(family, limit=12)
     assert model.limit in (10, 12)
@@ -213,7 +208,7 @@ def test_lower_access_explains_the_same_logits(name: str, family: str) -> None:
     if METHODS.get(name).needs <= Access.GRADIENTS:
         model = opened(family, access="gradients")
         got = run(model, name)
-        same([run(model, name, batch=texts(model).rows([i]))[0] for i in range(3)], got, within=1e-7)
+        same(run(model, name, batch=texts(model).rows([1])), got[1:2], within=1e-7)
         for a, b in zip(got, every(name, family), strict=True):
             np.testing.assert_allclose(a.explained, b.explained, rtol=1e-7, atol=1e-7)
 
@@ -286,9 +281,9 @@ def test_scores_that_may_not_be_summed_have_no_words(name: str) -> None:
     if a.additive:
         words = known.words()
         np.testing.assert_allclose(words.scores.sum(0), a.scores.sum(0))
-        assert len(words) == 4
+        assert len(words) == 3
     else:
-        with pytest.raises(InputError, match=f"'{name}' scores cannot be summed"):
+        with pytest.raises(InputError, match=f"'{name}' .*cannot be summed"):
             known.words()
 
 

@@ -7,6 +7,8 @@ the authors' code; here their vectors only have to add up, at every site of ever
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
+from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -22,10 +24,11 @@ from transformers.models.modernbert.modeling_modernbert import ModernBertMLP
 
 import pellucid
 from pellucid import Batch
-from pellucid.encoder.forward import encode
+from pellucid.encoder.activations import ACTIVATIONS
+from pellucid.encoder.forward import Head, Linear, encode
 from pellucid.encoder.model import Model
 from pellucid.encoder.ops import Recorded
-from pellucid.methods import Attention, DecompX, Gradient, IntegratedGradients, LeaveOneOut, Rollout
+from pellucid.methods import Attention, DecompX, Gradient, IntegratedGradients, LeaveOneOut, Rollout, vectors
 from pellucid.methods.decompx import pull
 from pellucid.methods.vectors import Parts, push, record, sources
 
@@ -156,14 +159,30 @@ def test_decompx_is_gradient_times_input_of_the_frozen_model(family: str, slope:
     """Scores and `unallocated` of every linear rule, for every class."""
     hf = tiny.build(family, attention="eager")
     tokens, left = by_autograd(hf, FIRST_VALUE[family], slope == "tangent")
-    n = len(tokens)
-    shares = {"token": np.zeros(n), "drop": np.zeros(n), "equal": np.full(n, 1 / n), "cls": np.eye(n)[0]}
+    n, zeros = len(tokens), torch.zeros(len(tokens)).double()
+    shares = {"token": zeros, "drop": zeros, "equal": zeros + 1 / n, "cls": torch.eye(n)[0].double()}
     model = pellucid.load(hf)
     atol = 1e-7 if "modern" in family else 1e-9  # its rotary step is float32 in Hugging Face
     for rule, share in shares.items():
         a = pellucid.explain(model, Batch(IDS), DecompX(bias=rule, slope=slope), target="all")[0]
-        close(a.scores, tokens + share[:, None] * left.numpy(), atol)
+        close(a.scores, tokens + share[:, None] * left, atol)
         close(a.unallocated, left if rule == "token" else np.zeros(3), atol)
+
+
+@pytest.mark.parametrize("name", sorted({a.name for a in ACTIVATIONS.values()}))
+def test_slopes(name: str) -> None:
+    """ratio(u) u = f(u) to rounding, however small u is; at 0 it is the derivative; the tangent is autograd's."""
+    act = ACTIVATIONS[name]
+    near = torch.tensor([10.0**-k for k in range(1, 16)]).double()
+    near = torch.cat([near, -near])
+    torch.testing.assert_close(act.ratio(near) * near, act.f(near), rtol=1e-13, atol=0)
+    wide = torch.linspace(-30, 30, 122).double().requires_grad_()
+    y = act.f(wide)
+    close((act.ratio(wide) * wide).detach(), y.detach(), 1e-14)
+    close(act.tangent(wide).detach(), torch.autograd.grad(y.sum(), wide)[0], 1e-14)
+    zero = torch.zeros(1).double()
+    assert act.f(zero) == 0
+    close(act.ratio(zero), act.tangent(zero), 1e-15)
 
 
 # --- the two ways of our own ---
@@ -222,6 +241,44 @@ def test_parts_add_up_at_every_site(kind: str, rule: Any) -> None:
             batch.keep,
         )
     close(y.sum(0), model.logits(batch), 1e-10)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_rows_in_chunks(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A long text is carried in chunks of rows, the last of one row here: the same numbers as in one piece."""
+    model = tiny.opened(kind)
+    batch = tiny.batch(model, (17,))
+    net, x = model.require_net(), model.embed(batch)
+    whole = push(net, x, batch.keep, "absdot")
+    monkeypatch.setattr(vectors, "Parts", partial(Parts, chunk_floats=1))
+    for ours, theirs in zip(push(net, x, batch.keep, "absdot"), whole, strict=True):
+        close(ours, theirs, 1e-12)
+
+
+@pytest.mark.parametrize("kind", ["deberta_v3", "modernbert", "modernbert_mean"])
+def test_long_texts(kind: str) -> None:
+    """The default chunks too: 190 tokens of width 64 take two."""
+    model = tiny.opened(kind)
+    a = pellucid.explain(model, tiny.batch(model, (190,)), DecompX(bias="norm"))[0]
+    assert abs(a.gap) < 1e-9
+
+
+@pytest.mark.parametrize("rule", ["token", "equal"])
+@pytest.mark.parametrize("kind", ["bert", *KINDS])
+def test_without_the_head(kind: str, rule: Any) -> None:
+    """head=False is the norm of a token's part of what the head reads: after the final norm and the pooling.
+
+    By one backward pass per coordinate of it, through a head that hands them out as logits.
+    """
+    model = tiny.opened(kind)
+    batch = tiny.batch(model, (9, 6))
+    net, x = model.require_net(), model.embed(batch)
+    eye = torch.eye(x.shape[-1]).to(x)
+    bare = replace(net, head=Head(net.head.pool, None, None, None, Linear(eye, None)))
+    _, parts, left, _ = pull(bare, x, batch.keep, lambda y: eye.expand(len(y), -1, -1), rule)
+    found = pellucid.explain(model, batch, DecompX(bias=rule, head=False))
+    for a, p, bias, n in zip(found, parts, left, batch.lengths, strict=True):
+        close(a.scores, (p[:n] + (bias / n if rule == "equal" else 0.0)).norm(dim=-1))
 
 
 # --- Captum ---
@@ -332,6 +389,34 @@ def test_leave_one_out_is_captums_feature_ablation(pair: tuple[Any, Model]) -> N
         theirs = [ca.FeatureAblation(f).attribute(ids_of(hf), MASK, target=c)[0, :8] for c in CLASSES]
     a = pellucid.explain(model, Batch(ids_of(hf), PADDED), LeaveOneOut(), target="all")[0]
     close(a.scores, torch.stack(theirs, -1))
+
+
+@pytest.mark.parametrize("method", ["gradient_x_input", "integrated_gradients", "saliency", "leave_one_out"])
+def test_without_our_network(pair: tuple[Any, Model], method: str) -> None:
+    """A model of lower access runs on Hugging Face's forward alone, with the same numbers at the word embeddings."""
+    hf, model = pair
+    lower = pellucid.load(hf, model.tokenizer, access="gradients")
+    batch = Batch(ids_of(hf), PADDED)
+    exact = {
+        "gradient_x_input": Gradient(at="word"),
+        "integrated_gradients": IntegratedGradients(at="word"),
+        "saliency": Gradient(times_input=False, reduce="norm", at="word"),
+        "leave_one_out": LeaveOneOut(),
+    }[method]
+    theirs, ours = (pellucid.explain(m, batch, how, "all")[0] for m, how in ((lower, method), (model, exact)))
+    assert lower.net is None
+    close(theirs.scores, ours.scores)
+    close(theirs.explained, ours.explained)
+    assert theirs.params.get("at", "word") == "word"
+
+
+@pytest.mark.parametrize("method", ["integrated_gradients", "integrated_gradients_mask", "leave_one_out"])
+def test_slabs(pair: tuple[Any, Model], method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Copies of a text that run one by one give what they give together."""
+    batch = Batch(ids_of(pair[0]), PADDED)
+    together = pellucid.explain(pair[1], batch, method, "all")[0]
+    monkeypatch.setattr("pellucid.methods.method.SLAB", 1)
+    close(pellucid.explain(pair[1], batch, method, "all")[0].scores, together.scores, 1e-12)
 
 
 # --- attention ---

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from pellucid import render
+from pellucid.attribution import Attribution
 from pellucid.render import marks
-from pellucid.types import Attribution, Token
+from pellucid.types import Token
 
 HOSTILE = '<script>alert("x")</script> & שלום مرحبا 😀👩‍👩‍👧 \x00\x1b[31m\x9b \u202eevil \ud800 \ufffe\r\nend'
 
@@ -136,7 +137,7 @@ def test_text_can_be_read_on_every_colour(ink: str, faint: str, ramps: dict[str,
 
 def test_the_sum_is_stated() -> None:
     a = attribution(scores=[0.0, 2.0, 0.1, 0.001, 0.0], unallocated=0.312, explained=2.413 + 1e-7)
-    line = "explained +2.413 = tokens +2.101 + unallocated (biases, positions no token owns) +0.312, gap 1e-7"
+    line = "explained +2.413 = tokens +2.101 + unallocated (owned by no token) +0.312, gap 1e-7"
     assert line in terminal(a, 120).replace("\n", " ")
     for made in (render.html_fragment(a), render.html_page([a]), render.svg(a)):
         assert line in re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", made))

@@ -125,12 +125,13 @@ def unwrap(model: Any) -> nn.Module:
         elif isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
             model = model.module
         elif hasattr(model, "peft_config") and hasattr(model, "get_base_model"):
-            if getattr(getattr(model, "active_peft_config", None), "is_prompt_learning", False):
-                kind = getattr(model.active_peft_config, "peft_type", "prompt")
-                raise UnsupportedModel(
-                    f"This model reads a learned prompt ({getattr(kind, 'value', kind)}) before each text, which is no "
-                    "part of its weights; only adapters that merge into weights are supported."
-                )
+            for settings in model.peft_config.values():
+                if getattr(settings, "is_prompt_learning", False):
+                    kind = getattr(settings, "peft_type", "prompt")
+                    raise UnsupportedModel(
+                        f"This model reads a learned prompt ({getattr(kind, 'value', kind)}) with each text, which is no "
+                        "part of its weights; only adapters that merge into weights are supported."
+                    )
             model = model.get_base_model()
         else:
             return model  # type: ignore[no-any-return]
