@@ -129,8 +129,8 @@ def unwrap(model: Any) -> nn.Module:
                 if getattr(settings, "is_prompt_learning", False):
                     kind = getattr(settings, "peft_type", "prompt")
                     raise UnsupportedModel(
-                        f"This model reads a learned prompt ({getattr(kind, 'value', kind)}) with each text, which is no "
-                        "part of its weights; only adapters that merge into weights are supported."
+                        f"This model reads a learned prompt ({getattr(kind, 'value', kind)}) with each text, which is "
+                        "no part of its weights; only adapters that merge into weights are supported."
                     )
             model = model.get_base_model()
         else:
