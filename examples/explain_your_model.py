@@ -10,7 +10,11 @@ import sys
 import pellucid
 from pellucid.methods import DecompX
 
-TEXTS = ["The ending is funny.", "The ending is not funny.", "It is not perfect, but it is warm, honest and very funny."]
+TEXTS = [
+    "The ending is funny.",
+    "The ending is not funny.",
+    "It is not perfect, but it is warm, honest and very funny.",
+]
 
 
 def main(name: str) -> None:

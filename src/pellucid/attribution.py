@@ -91,7 +91,7 @@ class Attribution:
             at = list(run)
             first, last = self.tokens[at[0]], self.tokens[at[-1]]
             merged = replace(first, end=last.end, text="".join(_bare(self.tokens[i]) for i in at))
-            tokens.append(replace(merged, text=self.surface(merged)))
+            tokens.append(replace(merged, text=self.surface(merged).strip() or merged.text))
             scores.append(self.scores[at].sum(0))
         return replace(self, tokens=tuple(tokens), scores=np.stack(scores))
 
@@ -178,7 +178,8 @@ class Attribution:
         if self.scores.ndim == 1:
             return frame.assign(score=self.scores)
         names = self.labels or tuple(str(c) for c in range(self.scores.shape[1]))
-        return frame.assign(**{f"score:{name}": self.scores[:, c] for c, name in enumerate(names)})
+        columns = [f"score:{name}" for name in names]
+        return pd.concat([frame, pd.DataFrame(self.scores, columns=columns)], axis=1)  # names may repeat
 
     def show(self) -> None:
         """Print the coloured text, the strongest tokens and the sum to the terminal; in a notebook, display it."""

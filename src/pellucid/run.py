@@ -99,8 +99,8 @@ def explain(
     if not isinstance(method, Method):
         raise InputError(f"A method is a name or an instance such as pellucid.methods.DecompX(); seen {method!r}.")
     one_of("explain", long=(long, ("refuse", "truncate", "window")))
-    if batch_tokens is not None and batch_tokens < 1:
-        raise InputError(f"batch_tokens must be at least 1; seen {batch_tokens}.")
+    if batch_tokens is not None and (not isinstance(batch_tokens, int) or batch_tokens < 1):
+        raise InputError(f"batch_tokens must be a whole number, at least 1; seen {batch_tokens!r}.")
     model.require(method.needs, f"The method {method.name!r}")
     model.check_unchanged()
     single = isinstance(x, (str, tuple))
@@ -171,8 +171,8 @@ def _check_batch(model: Model, batch: Batch) -> None:
     if model.net is not None and not bool(batch.keep[:, 0].all()):
         row = int((~batch.keep[:, 0]).nonzero()[0])
         raise InputError(
-            f"Row {row} of the Batch begins with padding (attention_mask 0), but {model.id!r} reads its first "
-            "position: pad on the right."
+            f"Row {row} of the Batch begins with padding (attention_mask 0), but {model.id!r} counts positions from "
+            "there: pad on the right."
         )
 
 

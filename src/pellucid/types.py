@@ -44,7 +44,10 @@ class Batch:
     texts: tuple[Text, ...] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
-        ids = torch.as_tensor(self.input_ids)
+        try:
+            ids = torch.as_tensor(self.input_ids)
+        except (ValueError, TypeError, RuntimeError) as e:
+            raise InputError(f"Batch: input_ids must be integers of shape [batch, length]; {e}.") from e
         if ids.dim() != 2 or ids.numel() == 0 or ids.is_floating_point() or ids.is_complex():
             raise InputError(
                 f"Batch: input_ids must be integers of shape [batch, length], not empty; seen {ids.dtype} "
@@ -128,7 +131,10 @@ class Batch:
 
 def _class_index(asked: object, labels: Sequence[str]) -> int:
     if isinstance(asked, str):
-        return list(labels).index(choose("label", asked, list(labels)))
+        found = [i for i, name in enumerate(labels) if name == choose("label", asked, list(labels))]
+        if len(found) > 1:
+            raise InputError(f"{len(found)} classes are called {asked!r}; choose by number: {found}.")
+        return found[0]
     try:
         index = None if isinstance(asked, bool) else operator.index(asked)  # type: ignore[arg-type]
     except TypeError:

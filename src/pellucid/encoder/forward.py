@@ -201,7 +201,8 @@ def finish(ops: Ops, net: Net, x: Tensor, keep: Tensor) -> Tensor:
     After pooling a row axis of length 1 stays, so that every site has the same axes.
     """
     if net.final is not None:
-        x = ops.stream("head.in", norm(ops, "head.final", net.final, x))
+        x = norm(ops, "head.final", net.final, x)
+    x = ops.stream("head.in", x)
     if net.head.pool == "mean":
         x = (x * even(keep, x)[..., None]).sum(-2, keepdim=True)
     if net.head.dense is not None:

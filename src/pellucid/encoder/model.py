@@ -239,7 +239,8 @@ class Model:
 
 def as_texts(x: object) -> list[Any]:
     """One text or pair, or several, as a list of texts or of pairs; InputError, by number, for anything else."""
-    if isinstance(x, (bytes, dict)) or not hasattr(x, "__iter__"):
+    ordered = hasattr(x, "__iter__") and not isinstance(x, (bytes, dict, set, frozenset)) and not hasattr(x, "columns")
+    if not ordered:  # a data frame would give the names of its columns
         raise InputError(
             f"Texts are a string, a pair of strings, a list of either, or a Batch; seen {type(x).__name__}."
         )

@@ -101,7 +101,7 @@ class Rollout(Method):
     unit: ClassVar[str] = "attention weight"
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.residual <= 1.0:
+        if not isinstance(self.residual, (int, float)) or not 0.0 <= self.residual <= 1.0:
             raise InputError(f"Rollout needs a residual share from 0 to 1; seen residual={self.residual}.")
 
     @property

@@ -163,8 +163,10 @@ class IntegratedGradients(Method):
             reduce=(self.reduce, ("signed", "norm")),
             at=(self.at, _ATS),
         )
-        if self.steps < 1:
-            raise InputError(f"IntegratedGradients needs at least 1 step; seen steps={self.steps}.")
+        if not isinstance(self.steps, int) or self.steps < 1:
+            raise InputError(
+                f"IntegratedGradients needs a whole number of steps, at least 1; seen steps={self.steps!r}."
+            )
 
     @property
     def name(self) -> str:

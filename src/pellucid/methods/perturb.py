@@ -119,6 +119,10 @@ class Random(Method):
     needs: ClassVar[Access] = Access.OUTPUTS
     unit: ClassVar[str] = "none (random)"
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.seed, int) or self.seed < 0:
+            raise InputError(f"Random needs a whole number from 0 as seed; seen seed={self.seed!r}.")
+
     @property
     def name(self) -> str:
         return "random"

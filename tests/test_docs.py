@@ -1,0 +1,127 @@
+"""What the documentation shows is run: its Python, its commands, its doctests, its links, its examples."""
+
+import contextlib
+import doctest
+import io
+import os
+import re
+import runpy
+import shlex
+import shutil
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+import pellucid
+from pellucid import cli
+
+ROOT = Path(__file__).resolve().parents[1]
+SRC = Path(pellucid.__file__).parent
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+FENCE = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+
+
+def name(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def blocks(page: Path, *languages: str) -> list[str]:
+    """The fenced blocks of a page in these languages."""
+    return [body for language, body in FENCE.findall(page.read_text(encoding="utf-8")) if language.strip() in languages]
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In an empty folder but for the files that the pages speak of: reviews.csv and the folder my-model."""
+    monkeypatch.chdir(tmp_path)
+    Path("reviews.csv").write_text("review,label\nA warm and funny film.,positive\nDull from start to end.,negative\n")
+    shutil.copytree(pellucid.DEMO, "my-model")
+    for variable in [*cli._QUIET, "HF_HUB_OFFLINE"]:  # what the command line sets is undone
+        monkeypatch.setenv(variable, os.environ.get(variable, "1" if "VERBOSITY" not in variable else "error"))
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if p.is_file() and blocks(p, "python", "pycon")], ids=name)
+def test_python_of_a_page(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """All blocks of a page in one namespace, from top to bottom; sessions give what they show."""
+    space: dict[str, object] = {"__name__": "__main__"}
+    for code in blocks(page, "python"):
+        exec(compile(code, name(page), "exec"), space)
+    for session in blocks(page, "pycon"):
+        test = doctest.DocTestParser().get_doctest(session, space, name(page), name(page), 0)
+        assert doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(test, clear_globs=False).failed == 0
+
+
+COMMANDS = [
+    pytest.param(line, id=f"{name(page)}: {line[:40]}")
+    for page in PAGES
+    if page.is_file()
+    for block in blocks(page, "sh", "bash", "console", "shell")
+    for line in block.replace("\\\n", " ").splitlines()
+    if line.startswith("pellucid ")
+]
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_command_of_a_page(line: str) -> None:
+    """Every `pellucid ...` line ends with status 0."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = cli.status(shlex.split(line, comments=True)[1:])
+    assert code == 0, err.getvalue()
+    wanted = re.search(r"--out (\S+)", line)
+    assert wanted is None or Path(wanted.group(1)).exists()
+
+
+def test_make_targets_exist() -> None:
+    """Every `make x` of a page is a target of the Makefile."""
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    for page in PAGES:
+        if page.is_file():
+            asked = re.findall(r"\bmake ([a-z-]+)\b", "\n".join(blocks(page, "sh", "bash", "console", "shell")))
+            assert set(asked) <= targets, name(page)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_links_of_a_page(page: Path) -> None:
+    """Files that a page points at are there, and no placeholder is left in it."""
+    text = page.read_text(encoding="utf-8")
+    for target in LINK.findall(FENCE.sub("", text)):
+        if not re.match(r"[a-z]+:|#", target):
+            assert (page.parent / target.split("#")[0]).exists(), f"{name(page)} points at {target}"
+    assert not re.findall(r"^[A-Z]+_[A-Z_]+$|TODO|FIXME|XXX", text, re.MULTILINE)
+
+
+def _modules_with_doctests() -> list[str]:
+    files = [p for p in SRC.rglob("*.py") if ">>>" in p.read_text(encoding="utf-8")]
+    return [".".join(p.relative_to(SRC.parent).with_suffix("").parts).removesuffix(".__init__") for p in sorted(files)]
+
+
+@pytest.mark.parametrize("module", _modules_with_doctests())
+def test_doctests(module: str) -> None:
+    """Examples in docstrings give what they say."""
+    found = doctest.testmod(import_module(module), optionflags=doctest.ELLIPSIS)
+    assert found.attempted > 0
+    assert found.failed == 0
+
+
+def test_the_example(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """examples/explain_your_model.py runs on the demo model and writes what it says."""
+    monkeypatch.setattr("sys.argv", ["explain_your_model.py"])
+    runpy.run_path(str(ROOT / "examples" / "explain_your_model.py"), run_name="__main__")
+    assert len(pellucid.read_records("explained.parquet")) == 3
+    assert "gap of absdot" in capsys.readouterr().out
+
+
+def test_every_example_compiles() -> None:
+    """The others take too long to be run here."""
+    for path in (ROOT / "examples").glob("*.py"):
+        compile(path.read_text(encoding="utf-8"), str(path), "exec")
+
+
+def test_public_names_are_documented() -> None:
+    """Every public class and function has a docstring of its own."""
+    for public in pellucid.__all__:
+        thing = getattr(pellucid, public)
+        assert not callable(thing) or (thing.__doc__ or "").strip(), f"pellucid.{public} has no docstring"
