@@ -39,7 +39,7 @@ def _rate(d: int, device: str) -> float:
 def run(quick: bool, device: str) -> list[Row]:
     """Wanted: 1.6 times the bound at n = 128 and 256, 3.5 tensors; BERT-base with 12 layers at n = 512 within 6 GB."""
     cases = (
-        [("bert-base", 3, 128)]
+        [("bert-base", 3, 128), ("bert-base", 3, 256)]
         if quick
         else [
             ("bert-base", 3, 128),

@@ -343,7 +343,7 @@ def test_chunks_change_nothing_and_late_refusals_name_the_line(call: Call, monke
     write("pairs.jsonl", "\n".join(json.dumps(r) for r in (good, good, good, long)))
     done = call("explain", "--input", "pairs.jsonl", "--pair-column", "b", "--long", "window", "--out", "x.json")
     assert done.code == 2
-    assert done.err.startswith("pellucid: Line 4 of pairs.jsonl is a pair")
+    assert done.err.startswith("pellucid: Line 4 of pairs.jsonl cannot be cut into windows: the shorter text")
     assert not Path("x.json").exists()
 
 

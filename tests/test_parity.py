@@ -200,6 +200,15 @@ def test_parity_of_every_attention_implementation_and_dtype(family: str, dtype: 
         assert parity <= (tolerance(family) if dtype == torch.float64 else TOLERANCE[dtype]), attention
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_rotary_frequencies_that_were_rounded_with_the_weights(dtype: torch.dtype) -> None:
+    """`.to(torch.bfloat16)` rounds them too: over a real window the angles then differ by up to half a radian."""
+    model = pellucid.load(tiny.build("modernbert", dtype, local_attention=128))
+    single = pellucid.load(tiny.build("modernbert", dtype, local_attention=128).float())
+    batch = sample(model, (150,))
+    assert worst(model.logits(batch), single.logits(batch)) < 1e-5
+
+
 def _without_residual(hf: nn.Module) -> None:
     part = hf.get_submodule("bert.encoder.layer.1.attention.output")
     part.forward = lambda states, residual: part.LayerNorm(part.dense(states))

@@ -1,6 +1,6 @@
 """A classifier that `load` has opened: what it can show, its tokenizer, its labels, its network."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from enum import IntEnum
@@ -239,8 +239,8 @@ class Model:
 
 def as_texts(x: object) -> list[Any]:
     """One text or pair, or several, as a list of texts or of pairs; InputError, by number, for anything else."""
-    ordered = hasattr(x, "__iter__") and not isinstance(x, (bytes, dict, set, frozenset)) and not hasattr(x, "columns")
-    if not ordered:  # a data frame would give the names of its columns
+    unordered = isinstance(x, (bytes, dict, set, frozenset)) or hasattr(x, "columns")  # a data frame gives its header
+    if unordered or not isinstance(x, Iterable):
         raise InputError(
             f"Texts are a string, a pair of strings, a list of either, or a Batch; seen {type(x).__name__}."
         )
