@@ -15,6 +15,9 @@ import pytest
 import tiny
 import torch
 import transformers as tf
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
 from torch import Tensor, nn
 from torch.nn.utils import prune
 
@@ -586,6 +589,7 @@ UNKNOWN: dict[str, tuple[str, dict[str, Any], Access]] = {
     "XLNet, which has no position limit": ("XLNet", XLNET, Access.GRADIENTS),
     "GPT2, which reads the last row": ("GPT2", {**OLD, "pad_token_id": 0}, Access.GRADIENTS),
     "GPT2 without a padding token": ("GPT2", OLD, Access.GRADIENTS),
+    "GPT2 that pads with its end token": ("GPT2", {**OLD, "pad_token_id": 57, "eos_token_id": 57}, Access.GRADIENTS),
     "Llama": ("Llama", {**SMALL, "pad_token_id": 0}, Access.GRADIENTS),
     "Longformer, whose vectors in fail": ("Longformer", {**SMALL, "attention_window": 4}, Access.OUTPUTS),
     "Perceiver, which has no table of words": ("Perceiver", PERCEIVER, Access.OUTPUTS),
@@ -639,3 +643,27 @@ def test_an_unknown_architecture_keeps_the_methods_that_need_less(case: str) -> 
             assert np.isfinite(got[i].scores).all()
             np.testing.assert_allclose(got[i].scores, alone[i].scores, atol=1e-9)
             np.testing.assert_allclose(got[i].explained, expected[i], atol=1e-9, err_msg=method)
+
+
+def _kin() -> nn.Module:
+    fields = {**tiny.FAMILIES["roberta"][1], "max_position_embeddings": 34}
+    return tf.XLMRobertaXLForSequenceClassification(tf.XLMRobertaXLConfig(**fields)).eval()
+
+
+@pytest.mark.parametrize("make", [lambda: tiny.build("roberta", max_position_embeddings=34), _kin], ids=["own", "kin"])
+def test_positions_that_are_numbered_from_the_padding_id_shorten_the_limit(make: Callable[[], nn.Module]) -> None:
+    model = pellucid.load(make(), access="gradients")
+    assert model.limit == 32
+    assert len(pellucid.explain(model, Batch(torch.full((1, 32), 9)), "random")[0]) == 32
+    with pytest.raises(InputError, match=r"33 tokens; .* at most 32"):
+        pellucid.explain(model, Batch(torch.full((1, 33), 9)), "random")
+
+
+def test_a_tokenizer_without_padding_reads_one_text_at_a_time() -> None:
+    words = Tokenizer(WordLevel({"[UNK]": 5, "fine": 6, "film": 7}, unk_token="[UNK]"))
+    words.pre_tokenizer = Whitespace()
+    tokenizer = tf.PreTrainedTokenizerFast(tokenizer_object=words, unk_token="[UNK]")
+    model = pellucid.load(unknown("GPT2 without a padding token")[0], tokenizer=tokenizer)
+    assert [t.text for t in pellucid.explain(model, "fine film", "random").tokens] == ["fine", "film"]
+    with pytest.raises(InputError, match="no padding token"):
+        pellucid.explain(model, ["fine film", "film"], "random")
