@@ -85,7 +85,7 @@ def build(family: str, dtype: torch.dtype = torch.float64, attention: str | None
     config = getattr(tf, f"{prefix}Config")(**{**fields, **over})
     kind = getattr(tf, f"{prefix}ForSequenceClassification")
     if attention is None:
-        attention = "eager" if prefix in ("DebertaV2", "MPNet") else "sdpa"
+        attention = "sdpa" if kind._supports_sdpa else "eager"
     torch.manual_seed(seed)
     hf = kind._from_config(config, attn_implementation=attention)
     with torch.no_grad():
