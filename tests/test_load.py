@@ -659,11 +659,13 @@ def test_positions_that_are_numbered_from_the_padding_id_shorten_the_limit(make:
         pellucid.explain(model, Batch(torch.full((1, 33), 9)), "random")
 
 
-def test_a_tokenizer_without_padding_reads_one_text_at_a_time() -> None:
+def test_a_tokenizer_without_padding_reads_texts_of_any_length() -> None:
     words = Tokenizer(WordLevel({"[UNK]": 5, "fine": 6, "film": 7}, unk_token="[UNK]"))
     words.pre_tokenizer = Whitespace()
     tokenizer = tf.PreTrainedTokenizerFast(tokenizer_object=words, unk_token="[UNK]")
     model = pellucid.load(unknown("GPT2 without a padding token")[0], tokenizer=tokenizer)
-    assert [t.text for t in pellucid.explain(model, "fine film", "random").tokens] == ["fine", "film"]
-    with pytest.raises(InputError, match="no padding token"):
-        pellucid.explain(model, ["fine film", "film"], "random")
+    both = pellucid.explain(model, ["film", "fine film"], "leave_one_out_delete")
+    assert [[t.text for t in a.tokens] for a in both] == [["film"], ["fine", "film"]]
+    alone = [pellucid.explain(model, text, "leave_one_out_delete") for text in ("film", "fine film")]
+    for a, b in zip(both, alone, strict=True):
+        np.testing.assert_allclose(a.scores, b.scores, atol=1e-9)

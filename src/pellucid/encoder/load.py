@@ -99,7 +99,7 @@ def _load(
         access=level,
         labels=_labels(config, theirs.shape[1]),
         problem=_problem(config, theirs.shape[1]),
-        limit=_limit(config, tokenizer, net is not None),
+        limit=_limit(hf, tokenizer),
         net=net,
         parity=parity,
         fingerprint=Fingerprint.of(hf),
@@ -257,7 +257,7 @@ def probe_batch(config: Any, n: int, typed: bool) -> Batch:
     pad = getattr(config, "pad_token_id", None)
     ids[~keep] = 0 if pad is None else pad
     end = getattr(config, "eos_token_id", None)
-    if isinstance(end, int) and 0 <= end < size:  # some heads read where the text ends
+    if isinstance(end, int) and 0 <= end < size and end != pad:  # some heads read where the text ends
         ids[torch.arange(2), keep.sum(-1) - 1] = end
     types = torch.zeros_like(ids)
     if typed and (getattr(config, "type_vocab_size", None) or 0) > 1:
@@ -352,11 +352,16 @@ def _problem(config: Any, classes: int) -> str:
     return "regression" if declared == "regression" or classes == 1 else "single_label"
 
 
-def _limit(config: Any, tokenizer: Any, known: bool) -> int | None:
+def _limit(hf: nn.Module, tokenizer: Any) -> int | None:
+    """The longest input in tokens: the least of what the tokenizer, the family and the table of positions say."""
+    config: Any = hf.config
     limits = [getattr(tokenizer, "model_max_length", None)]
-    if known:
+    if config.model_type in FAMILIES:
         limits.append(FAMILIES.get(config.model_type).limit(config))
     else:
         limits.append(getattr(config, "max_position_embeddings", None))
+        for name, table in hf.named_modules():  # positions numbered from the padding id, as RoBERTa's kin do
+            if "position" in name and isinstance(table, nn.Embedding) and table.padding_idx is not None:
+                limits.append(table.num_embeddings - table.padding_idx - 1)
     found = [int(x) for x in limits if x is not None and 0 < x < 1_000_000]
     return min(found) if found else None

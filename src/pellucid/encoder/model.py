@@ -168,9 +168,14 @@ class Model:
         """
         items = as_texts(texts)
         tokenizer = self.require_tokenizer()
+        pads = getattr(tokenizer, "pad_token", None) is not None
         encoded = tokenizer(
-            *columns(items), padding=True, padding_side="right", return_special_tokens_mask=True, verbose=False
+            *columns(items), padding=pads, padding_side="right", return_special_tokens_mask=True, verbose=False
         )
+        if not pads:  # such models (GPT-2) read each text alone; what fills the rows is never read
+            longest = max(map(len, encoded["input_ids"]))
+            for name, rows in list(encoded.items()):
+                encoded[name] = [[*row, *[0] * (longest - len(row))] for row in rows]
         return self.batch_of(encoded, items, labels)
 
     def require_tokenizer(self) -> Any:
