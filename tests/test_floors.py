@@ -14,7 +14,8 @@ import pellucid
 SRC = Path(pellucid.__file__).parent
 FILES = sorted(SRC.rglob("*.py"))
 FLOORS = {
-    "types": 0, "attribution": 0, "render": 0, "errors": 0, "registry": 0, "stats": 0, "records": 0, "_version": 0,
+    "types": 0, "attribution": 0, "render": 0, "errors": 0, "registry": 0, "stats": 0, "records": 0,
+    "finding": 0, "_version": 0,
     "encoder": 1, "families": 1,
     "methods": 2, "audits": 2, "metrics": 2, "zoo": 2,
     "data": 3, "train": 3, "bench": 3, "run": 3,
@@ -26,7 +27,7 @@ FLOORS = {
 
 TRANSFORMERS = ("encoder.load", "zoo", "train")
 """Only these import transformers as they like."""
-LAZILY = {"run": "its version is part of every attribution's origin"}
+LAZILY = {"run.origin": "its version is part of every attribution's origin"}
 """These may import it inside a function, for the reason given."""
 
 LONGER: dict[str, str] = {}

@@ -20,7 +20,7 @@ from pellucid.methods import METHODS, DecompX
 from pellucid.methods.attention import recorded
 from pellucid.records import read_records, write_records
 from pellucid.registry import Registry
-from pellucid.run import _plan
+from pellucid.run.plan import plan
 
 LIMIT = 16
 PIECES = ["the", "film", "is", "good", "bad", "not", "un", "##watch", "##able", "##s", "dull", ",", ".", "plot"]
@@ -206,9 +206,9 @@ def test_scaling_the_classifier_scales_the_scores(s: float, kind: str) -> None:
 
 def by_windows(text: Any, method: Any, target: Any) -> tuple[np.ndarray, list[Attribution], list[list[int]]]:
     """Stitched scores as the contract tells, the windows' own attributions, and the columns of each window."""
-    plan = _plan(small(), [text], "window")
-    columns = [c.tolist() for c in plan.columns]
-    ids, types = plan.whole.input_ids[0], plan.whole.token_type_ids
+    planned = plan(small(), [text], "window")
+    columns = [c.tolist() for c in planned.columns]
+    ids, types = planned.whole.input_ids[0], planned.whole.token_type_ids
     own = [
         pellucid.explain(
             small(), Batch(ids[None, c], token_type_ids=None if types is None else types[:, c]), method, target
@@ -248,7 +248,7 @@ def test_windows_stitch(method: str, text: Any) -> None:
 @given(LONG)
 def test_windows_overlap(text: str) -> None:
     """Neighbours share at least a quarter of a window's own tokens, and no window holds another."""
-    columns = [[j for j in c.tolist() if j > 0] for c in _plan(small(), [text], "window").columns]
+    columns = [[j for j in c.tolist() if j > 0] for c in plan(small(), [text], "window").columns]
     starts = [c[0] for c in columns]
     assert starts == sorted(set(starts))
     size = LIMIT - 2

@@ -10,14 +10,16 @@ from typing import TYPE_CHECKING, Any
 from pellucid._version import __version__
 
 if TYPE_CHECKING:
-    from pellucid import errors, methods
+    from pellucid import audits, errors, methods
     from pellucid.attribution import Attribution
+    from pellucid.audits import AUDITS
     from pellucid.encoder.load import load
     from pellucid.encoder.model import Access, Model
     from pellucid.families import FAMILIES
+    from pellucid.finding import Finding, Findings
     from pellucid.methods import METHODS
     from pellucid.records import read_records, write_records
-    from pellucid.run import explain
+    from pellucid.run import audit, explain
     from pellucid.types import Batch, Target, Token
 
 DEMO = Path(__file__).parent / "demo"
@@ -31,7 +33,11 @@ _HOME = {
     "METHODS": "methods",
     "read_records": "records",
     "write_records": "records",
+    "audit": "run",
     "explain": "run",
+    "AUDITS": "audits",
+    "Finding": "finding",
+    "Findings": "finding",
     "Attribution": "attribution",
     "Batch": "types",
     "Target": "types",
@@ -39,16 +45,21 @@ _HOME = {
 }
 
 __all__ = [
+    "AUDITS",
     "DEMO",
     "FAMILIES",
     "METHODS",
     "Access",
     "Attribution",
     "Batch",
+    "Finding",
+    "Findings",
     "Model",
     "Target",
     "Token",
     "__version__",
+    "audit",
+    "audits",
     "errors",
     "explain",
     "load",
@@ -59,7 +70,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("errors", "methods"):
+    if name in ("audits", "errors", "methods"):
         return import_module(f"pellucid.{name}")
     if name not in _HOME:
         raise AttributeError(f"module 'pellucid' has no attribute {name!r}; it has {', '.join(__all__)}")

@@ -1,14 +1,16 @@
-"""Files of attributions: JSON, JSON lines and Parquet, each written whole or not at all."""
+"""Files of attributions and findings: JSON, JSON lines and Parquet, each written whole or not at all."""
 
+import io
 import json
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pellucid.attribution import Attribution
 from pellucid.errors import InputError
+from pellucid.finding import Findings
 
 _NESTED = ("text", "scores", "unallocated", "explained", "gap", "target", "params", "spans", "origin")
 
@@ -105,3 +107,27 @@ def _parquet(records: list[dict[str, Any]]) -> bytes:
     sink = pa.BufferOutputStream()
     pq.write_table(pa.table(columns), sink)
     return bytes(sink.getvalue())
+
+
+def parquet(rows: Sequence[Mapping[str, Any]]) -> bytes:
+    """Tidy rows, all with the same keys, as a Parquet file."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.Table.from_pylist([dict(r) for r in rows]), sink)
+    return bytes(sink.getvalue())
+
+
+def write_findings(found: Findings, folder: Path) -> list[Path]:
+    """Findings as <audit>.json, their tables as <audit>_<table>.parquet, their pictures as <audit>_<picture>.svg."""
+    files: dict[str, bytes] = {f"{found.audit}.json": (dumps(found.to_dict()) + "\n").encode()}
+    for name, rows in found.tables.items():
+        files[f"{found.audit}_{name}.parquet"] = parquet(rows)
+    for name, figure in found.figures().items():
+        page = io.BytesIO()
+        figure.savefig(page, format="svg", metadata={"Date": None})
+        files[f"{found.audit}_{name}.svg"] = page.getvalue()
+    for name, data in files.items():
+        write_whole(folder / name, data)
+    return [folder / name for name in files]

@@ -122,6 +122,21 @@ def allowed(layer: Layer, keep: Tensor, rows: Tensor | None) -> Tensor | None:
     return mask
 
 
+def attended(ops: Ops, at: str, layer: Layer, x: Tensor) -> Tensor:
+    """What queries, keys and values are made from: x itself, or its norm where norms stand before the sub-layers."""
+    if not layer.pre or layer.norm1 is None:
+        return x
+    first = layer.norm1
+    return ops.rowwise(lambda i: norm(ops, f"{at}.attn.norm", first, x[..., i, :]), x.shape[-2])
+
+
+def queries_keys(layer: Layer, h: Tensor, rows: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Queries [b, h, r, e] of those rows and keys [b, h, n, e] from what `attended` gives."""
+    exact = Ops()
+    q = split_heads(linear(exact, "", layer.q, take(h, rows)), layer.heads)
+    return q, split_heads(linear(exact, "", layer.k, h), layer.heads)
+
+
 def attend(ops: Ops, at: str, layer: Layer, x: Tensor, keep: Tensor, rows: Tensor | None) -> tuple[Tensor, Tensor]:
     """Attention probabilities [b, h, r, n] and values [*p, b, h, n, e] of one block.
 
@@ -129,16 +144,10 @@ def attend(ops: Ops, at: str, layer: Layer, x: Tensor, keep: Tensor, rows: Tenso
     padding, which nothing reads, stay finite.
     """
     n = keep.shape[-1]
-    h = x
-    if layer.pre and layer.norm1 is not None:
-        first = layer.norm1
-        h = ops.rowwise(lambda i: norm(ops, f"{at}.attn.norm", first, x[..., i, :]), n)
+    h = attended(ops, at, layer, x)
 
     def scores() -> Tensor:
-        exact = Ops()
-        q = split_heads(linear(exact, "", layer.q, take(h, rows)), layer.heads)
-        k = split_heads(linear(exact, "", layer.k, h), layer.heads)
-        s = layer.score(q, k, rows)
+        s = layer.score(*queries_keys(layer, h, rows), rows)
         mask = allowed(layer, keep, rows)
         return s if mask is None else s.masked_fill(~mask, torch.finfo(s.dtype).min)
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from pellucid.encoder import forward
 from pellucid.encoder.forward import Net
 from pellucid.encoder.ops import Ops
-from pellucid.encoder.weights import Fingerprint
+from pellucid.encoder.weights import Fingerprint, in_dtype
 from pellucid.errors import AccessError, InputError, ModelChanged
 from pellucid.types import Batch, Text, Token
 
@@ -114,6 +114,17 @@ class Model:
         assert self.net is not None
         return self.net
 
+    def in_float64(self) -> "Model":
+        """The same with its network copied to float64, for audits whose statements are exact; ENCODER access.
+
+        The embedding tables stay as they are: what enters the first block is the same number in both.
+        """
+        net = self.require_net()
+        if self.dtype == torch.float64:
+            return self
+        double = in_dtype(replace(net, embedding=None), torch.float64)  # type: ignore[arg-type]
+        return replace(self, net=replace(double, embedding=net.embedding), dtype=torch.float64)
+
     def check_unchanged(self) -> None:
         """ModelChanged if the weights are no longer those that `load` checked."""
         changed = self.fingerprint.difference(self.hf)
@@ -125,7 +136,7 @@ class Model:
 
     def embed(self, batch: Batch, words: Tensor | None = None) -> Tensor:
         """The first block's input [b, n, d] in `dtype`; ENCODER access."""
-        return forward.embed(self.require_net(), batch.input_ids, batch.token_type_ids, words)
+        return forward.embed(self.require_net(), batch.input_ids, batch.token_type_ids, words).to(self.dtype)
 
     def logits(self, batch: Batch) -> Tensor:
         """Logits [b, c] without gradient: one forward pass, our network's where there is one."""

@@ -73,17 +73,23 @@ class Recorded(Ops):
     """The model itself, keeping what a frozen copy needs.
 
     `tape` holds, under their sites, attention [b,h,n,m], 1/std [b,n,1], pre-activations u [b,n,f] and, for a
-    gated product, its factors under "<site>.g" and "<site>.s". `seen` holds what passed the window if `streams`.
+    gated product, its factors under "<site>.g" and "<site>.s". `seen` holds what passed the window if `streams`, and if
+    `values` the values [b,h,m,e] that attention mixes, under "<l>.attn.mix".
     """
 
-    def __init__(self, streams: bool = False) -> None:
+    def __init__(self, streams: bool = False, values: bool = False) -> None:
         self.tape: dict[str, Tensor] = {}
         self.seen: dict[str, Tensor] = {}
-        self.streams = streams
+        self.streams, self.values = streams, values
 
     def probs(self, at: str, scores: Scores) -> Tensor:
         self.tape[at] = super().probs(at, scores)
         return self.tape[at]
+
+    def mix(self, at: str, alpha: Tensor, v: Tensor, rows: Rows) -> Tensor:
+        if self.values:
+            self.seen[at] = v
+        return super().mix(at, alpha, v, rows)
 
     def gate(self, at: str, act: Activation, u: Tensor) -> Tensor:
         self.tape[at] = u

@@ -2,9 +2,9 @@
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import cached_property
-from typing import cast
+from typing import TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from pellucid.errors import UnsupportedModel
 
 SAMPLE = 64
+T = TypeVar("T")
 
 
 def _sample(t: Tensor) -> Tensor:
@@ -134,3 +135,14 @@ def refuse_quantised(hf: nn.Module) -> None:
     devices = {p.device for p in hf.parameters()}
     if len(devices) > 1:
         raise UnsupportedModel(f"This model is spread over {sorted(map(str, devices))}; move it to one device.")
+
+
+def in_dtype(table: T, dtype: torch.dtype) -> T:
+    """A table of weights (a Net, a Layer, a Linear) with its floating-point tensors in another dtype; a copy."""
+    if isinstance(table, Tensor):
+        return table.to(dtype) if table.is_floating_point() else table  # type: ignore[return-value]
+    if isinstance(table, tuple):
+        return tuple(in_dtype(x, dtype) for x in table)  # type: ignore[return-value]
+    if is_dataclass(table) and not isinstance(table, type):
+        return replace(table, **{f.name: in_dtype(getattr(table, f.name), dtype) for f in fields(table)})
+    return table

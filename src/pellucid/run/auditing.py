@@ -1,0 +1,86 @@
+"""`audit`: one question about a model on a set of texts, with progress; what all audits share is done here."""
+
+import hashlib
+import json
+import time
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import replace
+from typing import Any
+
+import torch
+from tqdm.auto import tqdm
+
+from pellucid.audits.audit import AUDITS, Audit, Tick
+from pellucid.encoder.model import Model
+from pellucid.errors import InputError
+from pellucid.finding import Findings
+from pellucid.run.origin import provenance
+from pellucid.run.plan import Progress, plan
+from pellucid.types import Batch, Text
+
+
+def audit(
+    model: Model,
+    x: Text | Sequence[Text] | Batch,
+    name: str | Audit,
+    max_tokens: int | None = None,
+    progress: Progress = None,
+    **settings: Any,
+) -> Findings:
+    """Ask one question of a model on a set of texts.
+
+    x: texts, pairs, or a Batch. name: one of `pellucid.AUDITS.names()`, or an instance with settings.
+    max_tokens: cut longer texts there (the findings say how many were cut); None refuses texts over the model's limit.
+    progress: True for a bar with the remaining time on standard error, or a function (done, total).
+    settings: fields of that audit, such as `seed=1`.
+
+    Returns `Findings`: a list of `Finding`, with the tidy rows behind them and the pictures.
+    Raises: InputError, AccessError or ModelChanged, each with one sentence to act on. The model is left as found.
+    """
+    if not isinstance(model, Model):
+        raise InputError(f"audit takes a model opened with pellucid.load, not a {type(model).__name__}.")
+    asked = AUDITS.get(name) if isinstance(name, str) else name
+    if not isinstance(asked, Audit):
+        raise InputError(f"An audit is a name or an instance from pellucid.audits; seen {name!r}.")
+    asked = asked.with_fields(**settings)
+    model.require(asked.needs, f"The audit {asked.name!r}")
+    model.check_unchanged()
+    if max_tokens is not None and (not isinstance(max_tokens, int) or max_tokens < 1):
+        raise InputError(f"max_tokens must be a whole number, at least 1; seen {max_tokens!r}.")
+    hint = "pass max_tokens=N to cut texts off there"
+    planned = plan(model, x, "refuse" if max_tokens is None else "truncate", max_tokens, hint)
+    start = time.perf_counter()
+    bar = tqdm(total=1, unit="step", desc=asked.name, disable=None, leave=False) if progress is True else None
+    # the caller's inference mode or autocast must not reach the numbers
+    with torch.inference_mode(False), torch.autocast(model.device.type, enabled=False), bar or nullcontext():
+        found = asked(model, planned.whole, _tick(bar, progress))
+    found.params = asked.params()
+    found.origin = provenance(model) | {
+        "texts": len(planned.whole),
+        "tokens": sum(planned.whole.lengths),
+        "data": _hash(planned.whole),
+        "seconds": time.perf_counter() - start,
+    }
+    if planned.truncated:
+        found.origin["truncated"] = {"texts": len(planned.truncated), "max_tokens": max_tokens}
+        said = f"{len(planned.truncated)} of {len(planned.whole)} texts were cut to {max_tokens} tokens."
+        found[:] = [replace(f, limits=(*f.limits, said)) for f in found]
+    return found
+
+
+def _tick(bar: Any, progress: Progress) -> Tick:
+    def tick(done: int, total: int) -> None:
+        if bar is not None:
+            bar.total = total
+            bar.update(done - bar.n)
+        elif callable(progress):
+            progress(done, total)
+
+    return tick
+
+
+def _hash(batch: Batch) -> str:
+    """Of the token ids as audited: the same for the same texts, cut the same way."""
+    rows = [ids[keep].tolist() for ids, keep in zip(batch.input_ids, batch.keep, strict=True)]
+    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
