@@ -14,7 +14,7 @@ import pellucid
 SRC = Path(pellucid.__file__).parent
 FILES = sorted(SRC.rglob("*.py"))
 FLOORS = {
-    "types": 0, "attribution": 0, "render": 0, "errors": 0, "registry": 0, "stats": 0, "records": 0,
+    "types": 0, "attribution": 0, "render": 0, "errors": 0, "registry": 0, "settings": 0, "stats": 0, "records": 0,
     "finding": 0, "_version": 0,
     "encoder": 1, "families": 1,
     "methods": 2, "audits": 2, "metrics": 2, "zoo": 2,

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,27 +44,31 @@ class Finding:
     def __str__(self) -> str:
         place = f" ({self.where})" if self.where else ""
         return f"{self.grade}: {self.name}{place} {with_interval(self.value, self.interval)}; " + (
-            f"control {with_interval(self.null, self.null_interval)}; n = {self.n} texts. {self.reading}"
+            f"control {with_interval(self.null, self.null_interval)}; n = {self.n} text{'s' * (self.n != 1)}. "
+            f"{self.reading}"
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """A JSON-ready record; numbers that are not finite become None."""
-        record = asdict(self)
-        for key in ("value", "null"):
-            record[key] = _finite(record[key])
-        for key in ("interval", "null_interval"):
-            record[key] = None if record[key] is None else [_finite(x) for x in record[key]]
-        return record | {"limits": list(self.limits), "counts": dict(self.counts)}
+        """A JSON-ready record: numbers that are not finite become None, and so does the open end of an interval."""
+        return {f.name: getattr(self, f.name) for f in fields(self)} | {
+            "value": _finite(self.value),
+            "interval": _ends(self.interval),
+            "null": _finite(self.null),
+            "null_interval": _ends(self.null_interval),
+            "n": int(self.n),
+            "limits": list(self.limits),
+            "counts": {key: int(count) for key, count in self.counts.items()},
+        }
 
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> "Finding":
-        """Read what `to_dict` wrote; InputError if fields are missing."""
+        """Read what `to_dict` wrote; InputError if it is something else."""
         try:
             made = dict(record)
             for key in ("interval", "null_interval"):
-                made[key] = None if made[key] is None else tuple(made[key])
+                made[key] = _interval(made[key])
             return cls(**made | {"limits": tuple(made["limits"])})
-        except (KeyError, TypeError) as e:
+        except (KeyError, TypeError, ValueError) as e:
             raise InputError(f"This is not a saved finding: {type(e).__name__} {e}.") from e
 
 
@@ -96,7 +100,7 @@ class Findings(list[Finding]):
         for f in self:
             if (f.name, f.where) == (name, where):
                 return f
-        there = ", ".join(sorted({f"{f.name}{f' ({f.where})' if f.where else ''}" for f in self}))
+        there = ", ".join(sorted({f"{f.name}{f' ({f.where})' if f.where else ''}" for f in self})) or "none"
         raise InputError(f"There is no finding {name!r} ({where or 'all texts'}); there are: {there}.")
 
     def __repr__(self) -> str:
@@ -121,8 +125,19 @@ class Findings(list[Finding]):
             "origin": self.origin,
         }
 
+    @classmethod
+    def from_dict(cls, record: Mapping[str, Any]) -> "Findings":
+        """Read what `to_dict` wrote, which has no tables and pictures; InputError if it is something else."""
+        try:
+            found = [Finding.from_dict(one) for one in record["findings"]]
+            return cls(found, record["audit"], params=record["params"], origin=record["origin"])
+        except InputError:
+            raise
+        except (KeyError, TypeError, ValueError) as e:
+            raise InputError(f"These are not saved findings: {type(e).__name__} {e}.") from e
+
     def save(self, folder: str | Path) -> list[Path]:
-        """Write findings.json, one Parquet file per table and one SVG per picture into `folder`; the files written."""
+        """Write <audit>.json, a Parquet file per table and an SVG per picture into `folder`; the files written."""
         from pellucid.records import write_findings
 
         return write_findings(self, Path(folder))
@@ -140,18 +155,41 @@ class Picture:
 
 
 def with_interval(value: float | None, interval: Interval | None) -> str:
-    """ "0.42 (0.40 to 0.44)", or "not measured"."""
+    """ "0.420 (0.400 to 0.440)", all to the same decimal place, or "not measured"."""
     if value is None or not math.isfinite(value):
         return "not measured"
-    return number(value) + ("" if interval is None else f" ({number(interval[0])} to {number(interval[1])})")
+    if interval is None:
+        return number(value)
+    size = max(abs(x) for x in (value, *interval) if math.isfinite(x))
+    low, high = (number(x, size) for x in interval)
+    return f"{number(value, size)} ({low} to {high})"
 
 
-def number(x: float) -> str:
-    """Three significant digits; a power of ten only where a person would write one."""
-    if x == 0 or not math.isfinite(x):
+def number(x: float, size: float | None = None) -> str:
+    """x with about the three digits that numbers of `size` (by default its own) need; a power of ten only where a
+    person would write one."""
+    size = abs(x) if size is None else size
+    if not math.isfinite(x):
         return f"{x:g}"
-    return f"{x:.1e}" if abs(x) < 5e-4 else f"{x:.3f}" if abs(x) < 10 else f"{x:.3g}" if abs(x) < 1e5 else f"{x:.1e}"
+    if size < 5e-4 or size >= 1e5:
+        return f"{x:.1e}" if x else "0"
+    shown = f"{x:.{5 if size < 0.01 else 3 if size < 10 else 1 if size < 100 else 0}f}"
+    return shown if float(shown) else shown.removeprefix("-")
 
 
 def _finite(x: float | None) -> float | None:
     return None if x is None or not math.isfinite(x) else float(x)
+
+
+def _ends(interval: Interval | None) -> list[float | None] | None:
+    """For JSON: None is an open end. An interval that is not one (NaN, or ends that no number lies between) is None."""
+    if interval is None or not (interval[0] < math.inf and interval[1] > -math.inf):
+        return None
+    return [_finite(x) for x in interval]
+
+
+def _interval(ends: Sequence[float | None] | None) -> Interval | None:
+    if ends is None:
+        return None
+    low, high = ends
+    return -math.inf if low is None else float(low), math.inf if high is None else float(high)

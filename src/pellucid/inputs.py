@@ -72,14 +72,14 @@ def from_file(source: str, columns: Columns, limit: int | None, say: Say) -> lis
             break
         items.append(_item(where, cells, chosen))
     if not items:
-        raise InputError(f"{source} holds no rows: there is nothing to explain.")
+        raise InputError(f"{source} holds no rows: there is nothing to read.")
     return items
 
 
 def _item(where: str, cells: Mapping[str, object], columns: Columns) -> Item:
     parts = [_cell(where, cells, c) for c in (columns.text, columns.pair) if c is not None]
     if not any(part.strip() for part in parts):
-        raise InputError(f"{where} holds nothing to explain: its text is empty. Leave it out.")
+        raise InputError(f"{where} holds nothing to read: its text is empty. Leave it out.")
     for part in parts:
         try:
             part.encode()
@@ -144,7 +144,7 @@ def _text_of(source: str) -> str:
             data = f.read()
     name = _name(source)
     if not data.strip():
-        raise InputError(f"{name} is empty: there is nothing to explain.")
+        raise InputError(f"{name} is empty: there is nothing to read.")
     if b"\0" in data:
         raise InputError(f"{name} holds zero bytes: it is binary, or text in UTF-16. Save it as UTF-8 text.")
     try:
@@ -265,8 +265,11 @@ def _parquet(path: Path, say: Say) -> Table:
 TABLES: dict[str, Callable[[Path, Say], Table]] = {".csv": _csv, ".tsv": _tsv, ".jsonl": _jsonl, ".parquet": _parquet}
 
 
-def check_tokens(model: Model, items: Sequence[Item], long: str) -> None:
-    """Refuse, by line, a text that the tokenizer leaves empty or that is too long, before anything is computed."""
+def check_tokens(model: Model, items: Sequence[Item], fix: str | None) -> None:
+    """Refuse, by line, a text that the tokenizer leaves empty or that is too long, before anything is computed.
+
+    fix: a sentence on what to do about texts over the model's limit; None where they are dealt with later.
+    """
     tokenize = model.require_tokenizer()
     over: list[tuple[Item, int]] = []
     for i in range(0, len(items), 512):
@@ -276,15 +279,14 @@ def check_tokens(model: Model, items: Sequence[Item], long: str) -> None:
         for item, special in zip(part, encoded["special_tokens_mask"], strict=True):
             if all(special):
                 raise InputError(
-                    f"{item.where} ({item.text!r}) holds no tokens: there is nothing to explain. Leave it out."
+                    f"{item.where} ({item.text!r}) holds no tokens: the model has nothing to read. Leave it out."
                 )
             if model.limit is not None and len(special) > model.limit:
                 over.append((item, len(special)))
-    if over and long == "refuse":
+    if over and fix is not None:
         more = "" if len(over) == 1 else f" ({len(over)} of {len(items)} texts are too long)"
         raise InputError(
-            f"{over[0][0].where} has {over[0][1]} tokens; {model.id!r} reads at most {model.limit}{more}. Add --long "
-            "truncate to cut it off there, or --long window to explain overlapping windows."
+            f"{over[0][0].where} has {over[0][1]} tokens; {model.id!r} reads at most {model.limit}{more}. {fix}"
         )
 
 

@@ -5,9 +5,9 @@ import io
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pellucid.errors import InputError
 from pellucid.registry import choose
@@ -91,20 +91,23 @@ def print_texts(names: Sequence[str], found: "Sequence[Attribution]", file: io.S
         show(a, file=file)
 
 
-def run_record(model: "Model", items: "Sequence[Item]", found: "Sequence[Attribution]", seconds: float) -> str:
-    """run.json: the call, versions, hashes of model and texts, seconds and passes spent. Nothing here is random."""
-    origin = found[0].origin
+def run_record(
+    model: "Model", items: "Sequence[Item]", seconds: float, seed: int | None, spent: Mapping[str, Any]
+) -> str:
+    """run.json: the call, versions, hashes of model and texts, the seed (None: nothing is random), seconds, and
+    what the command tells of its own work in `spent`."""
+    from pellucid.run.origin import provenance
+
+    origin = provenance(model)
     texts = json.dumps([item.text for item in items], ensure_ascii=False)
     record = {
         "call": sys.argv,
         "versions": origin["versions"],
         "model": {"id": model.id} | {k: origin[k] for k in ("family", "weights", "parity", "dtype", "device")},
-        "method": {"name": found[0].method, "params": dict(found[0].params)},
         "data": {"texts": len(items), "sha256": hashlib.sha256(texts.encode()).hexdigest()},
-        "seed": None,
+        "seed": seed,
         "seconds": round(seconds, 3),
-        "forwards": sum(a.origin["forwards"] for a in found),
-        "backwards": sum(a.origin["backwards"] for a in found),
+        **spent,
     }
     return json.dumps(record, indent=2) + "\n"
 

@@ -4,13 +4,17 @@ import io
 import json
 import os
 import tempfile
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pellucid.attribution import Attribution
 from pellucid.errors import InputError
 from pellucid.finding import Findings
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _NESTED = ("text", "scores", "unallocated", "explained", "gap", "target", "params", "spans", "origin")
 
@@ -50,7 +54,7 @@ def dumps(document: object) -> str:
     except UnicodeEncodeError:  # half a character: written as an escape
         return json.dumps(document, allow_nan=False)
     except ValueError as e:
-        raise InputError("An attribution holds a NaN or an infinite number, so it is not written.") from e
+        raise InputError("The result holds a NaN or an infinite number, so it is not written.") from e
     return text
 
 
@@ -110,24 +114,54 @@ def _parquet(records: list[dict[str, Any]]) -> bytes:
 
 
 def parquet(rows: Sequence[Mapping[str, Any]]) -> bytes:
-    """Tidy rows, all with the same keys, as a Parquet file."""
+    """Tidy rows as a Parquet file; a row without one of the columns holds null there."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    columns = list(dict.fromkeys(key for row in rows for key in row))  # pyarrow would take those of the first row alone
     sink = pa.BufferOutputStream()
-    pq.write_table(pa.Table.from_pylist([dict(r) for r in rows]), sink)
+    pq.write_table(pa.table({key: [row.get(key) for row in rows] for key in columns}), sink)
     return bytes(sink.getvalue())
 
 
+def _svg(figure: "Figure") -> bytes:
+    """A figure as SVG: the same bytes for the same figure; text stays text, so that any script can be shown."""
+    import matplotlib as mpl
+
+    from pellucid.render.charts import SAVED
+
+    page = io.BytesIO()
+    with mpl.rc_context(SAVED), warnings.catch_warnings():
+        # it is the reader's fonts that draw the text, not matplotlib's
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        figure.savefig(page, format="svg", metadata={"Date": None})
+    return page.getvalue()
+
+
 def write_findings(found: Findings, folder: Path) -> list[Path]:
-    """Findings as <audit>.json, their tables as <audit>_<table>.parquet, their pictures as <audit>_<picture>.svg."""
-    files: dict[str, bytes] = {f"{found.audit}.json": (dumps(found.to_dict()) + "\n").encode()}
+    """Findings as <audit>.json, their tables as <audit>_<table>.parquet, their pictures as <audit>_<picture>.svg.
+
+    The JSON is written last, so that where it is, everything is.
+    """
+    files: dict[str, bytes] = {}
     for name, rows in found.tables.items():
         files[f"{found.audit}_{name}.parquet"] = parquet(rows)
     for name, figure in found.figures().items():
-        page = io.BytesIO()
-        figure.savefig(page, format="svg", metadata={"Date": None})
-        files[f"{found.audit}_{name}.svg"] = page.getvalue()
+        files[f"{found.audit}_{name}.svg"] = _svg(figure)
+    files[f"{found.audit}.json"] = (dumps(found.to_dict()) + "\n").encode()
     for name, data in files.items():
         write_whole(folder / name, data)
     return [folder / name for name in files]
+
+
+def read_findings(path: str | Path) -> Findings:
+    """Read the JSON that `write_findings` wrote; the tables stay in their files. InputError if it is something else."""
+    path = Path(path)
+    try:
+        return Findings.from_dict(json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise InputError(f"There is no file {path}.") from None
+    except InputError as e:
+        raise InputError(f"{path} cannot be read. {e}") from e
+    except (ValueError, OSError, RecursionError) as e:
+        raise InputError(f"{path} does not hold saved findings: {(str(e).splitlines() or [''])[0]}") from e

@@ -28,9 +28,10 @@ def over_texts(
 ) -> Estimate:
     """`statistic` of all samples together, with a percentile bootstrap interval over texts.
 
-    samples: for each text, its measurements; texts without any are left out. Texts are drawn whole, so that rows of one
-    text, which are not independent, do not pass for evidence of their own. share: the samples are 0 or 1; where all
-    texts agree entirely, which no resampling can widen, the interval is the exact binomial one for n texts.
+    samples: for each text, its measurements; those that are not finite, and texts without any, are left out. Texts are
+    drawn whole, so that rows of one text, which are not independent, do not pass for evidence of their own. share: the
+    samples are 0 or 1; where all texts agree entirely, which no resampling can widen, the interval is the exact
+    binomial one for n texts.
 
     Cost: `resamples` evaluations of the statistic. Source: the cluster bootstrap (Davison & Hinkley 1997, section 3.8),
     by scipy.stats.bootstrap over the texts' indices.
@@ -48,21 +49,35 @@ def over_texts(
     if (pooled == pooled[0]).all():
         agreed = _binomial(value, len(kept)) if share and value in (0.0, 1.0) else (value, value)
         return Estimate(value, agreed, len(kept), count)
+    low, high = _resampled(kept, statistic, seed, resamples)
+    return Estimate(value, (float(low), float(high)), len(kept), count)
+
+
+def _resampled(kept: list[np.ndarray], statistic: Statistic, seed: int, resamples: int) -> tuple[float, float]:
     from scipy.stats import bootstrap
 
-    def drawn(index: np.ndarray) -> float:
-        return float(statistic(np.concatenate([kept[i] for i in index])))
-
-    result = bootstrap(
-        (np.arange(len(kept)),),
-        drawn,
-        vectorized=False,
-        n_resamples=resamples,
-        method="percentile",
-        rng=np.random.default_rng(seed),
-    )
-    low, high = result.confidence_interval
-    return Estimate(value, (float(low), float(high)), len(kept), count)
+    rng = np.random.default_rng(seed)
+    if statistic is np.mean:  # sums and counts of texts say it all, and all resamples are one product
+        data: tuple[np.ndarray, ...] = (np.array([s.sum() for s in kept]), np.array([float(len(s)) for s in kept]))
+        found = bootstrap(
+            data,
+            lambda total, count, axis: total.sum(axis) / count.sum(axis),
+            paired=True,
+            n_resamples=resamples,
+            method="percentile",
+            rng=rng,
+        )
+    else:
+        found = bootstrap(
+            (np.arange(len(kept)),),
+            lambda index: float(statistic(np.concatenate([kept[i] for i in index]))),
+            vectorized=False,
+            n_resamples=resamples,
+            method="percentile",
+            rng=rng,
+        )
+    low, high = found.confidence_interval
+    return float(low), float(high)
 
 
 def _binomial(share: float, n: int) -> tuple[float, float]:

@@ -122,8 +122,9 @@ class Model:
         net = self.require_net()
         if self.dtype == torch.float64:
             return self
-        double = in_dtype(replace(net, embedding=None), torch.float64)  # type: ignore[arg-type]
-        return replace(self, net=replace(double, embedding=net.embedding), dtype=torch.float64)
+        f64 = torch.float64
+        double = Net(net.embedding, in_dtype(net.layers, f64), in_dtype(net.final, f64), in_dtype(net.head, f64))
+        return replace(self, net=double, dtype=f64)
 
     def check_unchanged(self) -> None:
         """ModelChanged if the weights are no longer those that `load` checked."""

@@ -110,13 +110,18 @@ class Recorded(Ops):
 
 
 class Overridden(Ops):
-    """The model with attention probabilities replaced at chosen sites ("3.attn.probs" -> [b,h,n,m]).
+    """The model with attention probabilities replaced at chosen sites ("3.attn.probs").
 
-    The value bias is added before mixing, so rows that do not sum to one are honoured.
+    Each is given as a tensor [b,h,n,m], or as a function of the exact ones. The value bias is added before mixing, so
+    rows that do not sum to one are honoured.
     """
 
-    def __init__(self, probs: Mapping[str, Tensor]) -> None:
+    def __init__(self, probs: Mapping[str, Tensor | Callable[[Tensor], Tensor]]) -> None:
         self.given = probs
 
     def probs(self, at: str, scores: Scores) -> Tensor:
-        return self.given[at] if at in self.given else super().probs(at, scores)
+        given = self.given.get(at)
+        if isinstance(given, Tensor):
+            return given
+        exact = super().probs(at, scores)
+        return exact if given is None else given(exact)

@@ -2,18 +2,23 @@
 
 from pellucid.methods.decompx import DecompX
 from pellucid.methods.attention import Attention, Rollout
+from pellucid.methods.effective import EffectiveAttention, MaxEntropyAttention
+from pellucid.methods.hta import HTA
 from pellucid.methods.gradient import Gradient, IntegratedGradients
 from pellucid.methods.method import METHODS, Guarantees, Method, Scores, register
 from pellucid.methods.perturb import LeaveOneOut, Random
 
 __all__ = [
+    "HTA",
     "METHODS",
     "Attention",
     "DecompX",
+    "EffectiveAttention",
     "Gradient",
     "Guarantees",
     "IntegratedGradients",
     "LeaveOneOut",
+    "MaxEntropyAttention",
     "Method",
     "Random",
     "Rollout",

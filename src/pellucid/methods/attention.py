@@ -33,6 +33,24 @@ def reading(model: Model, batch: Batch, rows: int) -> Tensor:
     return torch.eye(1, rows, dtype=model.dtype, device=batch.keep.device).expand(len(batch), rows)
 
 
+def layer_of(model: Model, who: str, layer: int, head: int | None) -> int:
+    """The layer counted from 0; InputError for a layer or head that the model does not have."""
+    layers = model.require_net().layers
+    if not -len(layers) <= layer < len(layers):
+        raise InputError(f"{who} has no layer={layer}; {model.id!r} has layers 0 to {len(layers) - 1}.")
+    heads = layers[layer].heads
+    if head is not None and not 0 <= head < heads:
+        raise InputError(f"{who} has no head={head}; layer {layer} has heads 0 to {heads - 1}.")
+    return layer % len(layers)
+
+
+def row_scores(model: Model, batch: Batch, alpha: Tensor, head: int | None, logits: Tensor, target: Target) -> Scores:
+    """The row that the head reads of alpha [b, h, r, n], as scores that no target changes."""
+    one = alpha.mean(1) if head is None else alpha[:, head]
+    row = torch.einsum("br,brn->bn", reading(model, batch, one.shape[1]), one)
+    return _scores(row * batch.keep, logits, target)
+
+
 def _scores(scores: Tensor, logits: Tensor, target: Target) -> Scores:
     w = target.weights(logits)
     explained = torch.einsum("bc,bct->bt", logits, w)
@@ -65,23 +83,12 @@ class Attention(Method):
         return _FREE
 
     def params(self, model: Model) -> dict[str, Any]:
-        return {**super().params(model), "layer": self._layer(model)}
-
-    def _layer(self, model: Model) -> int:
-        layers = model.require_net().layers
-        if not -len(layers) <= self.layer < len(layers):
-            raise InputError(f"attention has no layer={self.layer}; {model.id!r} has layers 0 to {len(layers) - 1}.")
-        heads = layers[self.layer].heads
-        if self.head is not None and not 0 <= self.head < heads:
-            raise InputError(f"attention has no head={self.head}; layer {self.layer} has heads 0 to {heads - 1}.")
-        return self.layer % len(layers)
+        return {**super().params(model), "layer": layer_of(model, self.name, self.layer, self.head)}
 
     def __call__(self, model: Model, batch: Batch, target: Target) -> Scores:
-        layer = self._layer(model)
+        layer = layer_of(model, self.name, self.layer, self.head)
         logits, alphas = recorded(model, batch)
-        alpha = alphas[layer].mean(1) if self.head is None else alphas[layer][:, self.head]
-        row = torch.einsum("br,brn->bn", reading(model, batch, alpha.shape[1]), alpha)
-        return _scores(row * batch.keep, logits, target)
+        return row_scores(model, batch, alphas[layer], self.head, logits, target)
 
 
 @dataclass(frozen=True)

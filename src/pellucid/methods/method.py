@@ -17,7 +17,7 @@ class Guarantees:
     """What the scores of a method may be trusted for; the contract tests hold it to each of these.
 
     complete: unallocated + the sum of scores is the explained logit, up to rounding.
-    signed: scores tell for from against.
+    signed: scores tell for from against; of a target_free method only that they may fall below zero.
     additive: a word's score is the sum of its tokens' scores.
     linear_in_target: the scores of a - b are those of a minus those of b, and one backward pass gives them.
     target_free: the scores do not depend on the target at all (attention); of a contrast they are 0.

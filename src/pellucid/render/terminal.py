@@ -45,7 +45,7 @@ def show(a: Attribution, file: TextIO | None = None, width: int | None = None) -
     colour = console.color_system is not None and not console.no_color
 
     def line(text: str) -> None:
-        console.print(Text(_plain(text, console)))
+        console.print(Text(plain(text, console)))
 
     line(" | ".join(f"{name} {value}" for name, value in header_of(a)))
     if note_of(a):
@@ -58,7 +58,8 @@ def show(a: Attribution, file: TextIO | None = None, width: int | None = None) -
     line(sum_line(a))
 
 
-def _plain(text: str, console: Console) -> str:
+def plain(text: str, console: Console) -> str:
+    """Text without what a terminal obeys, in characters that it can show."""
     return cleaned(text).encode(console.encoding, "replace").decode(console.encoding)
 
 
@@ -69,7 +70,7 @@ def _on(colour: str, ink: str = INK) -> Style:
 def _terminal_text(a: Attribution, console: Console, colour: bool) -> Text | Padding:
     text = Text(style=_on(PAPER) if colour else "", overflow="fold")
     for piece, mark in pieces_of(a, scale_of(a)):
-        shown = _plain(piece, console)
+        shown = plain(piece, console)
         if mark is None:
             text.append(shown, Style(color=DIM, italic=True) if colour and shown.strip() else None)
         elif colour:
@@ -83,7 +84,7 @@ def _terminal_text(a: Attribution, console: Console, colour: bool) -> Text | Pad
 def _strongest(a: Attribution, console: Console, colour: bool) -> Table:
     scale, block = scale_of(a), "█" if console.encoding.startswith("utf") else "#"
     table = Table("strongest tokens", box=None, padding=(0, 2, 0, 0), pad_edge=False)
-    table.add_column(Text(_plain(a.unit, console)), justify="right")
+    table.add_column(Text(plain(a.unit, console)), justify="right")
     table.add_column("")
     for i in by_strength(a.scores)[:TOP]:
         mark, share = mark_of(a, i, scale), share_of(float(a.scores[i]), scale)
@@ -91,7 +92,7 @@ def _strongest(a: Attribution, console: Console, colour: bool) -> Table:
         if a.signed:  # zero in the middle: to the left below it, to the right above it
             bar = f"{bar:>12}|" if share < 0 else f"{'':12}|{bar}"
         style = Style(color=LIGHT[ramp_of(share, a.signed)][-1]) if colour else ""
-        word = Text(_plain(mark.word, console), "dim" if mark.special else "", overflow="fold")
+        word = Text(plain(mark.word, console), "dim" if mark.special else "", overflow="fold")
         table.add_row(word, mark.number, Text(bar, style))
     return table
 
@@ -109,11 +110,11 @@ def _print_classes(a: Attribution, console: Console, colour: bool) -> None:
         table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
         table.add_column("token", overflow="fold", max_width=max(16, console.width - 12 * len(at)))
         for c in at:
-            table.add_column(Text(_plain(names[c], console)), justify="right", overflow="fold")
+            table.add_column(Text(plain(names[c], console)), justify="right", overflow="fold")
         for i, token in enumerate(a.tokens):
             marks = [mark_of(one, i, scale) for one in columns]
             cells = [Text(m.number, _on(m.colour) if colour else "") for m in marks]
-            table.add_row(Text(_plain(marks[0].word, console), "dim" if token.special else ""), *cells)
+            table.add_row(Text(plain(marks[0].word, console), "dim" if token.special else ""), *cells)
         table.add_section()
         for name, row in foot:
             table.add_row(name, *(number_text(float(row[c]), size) for c in at))

@@ -16,7 +16,7 @@ from pellucid.encoder.model import Model
 from pellucid.errors import InputError
 from pellucid.finding import Findings
 from pellucid.run.origin import provenance
-from pellucid.run.plan import Progress, plan
+from pellucid.run.plan import Plan, Progress, plan
 from pellucid.types import Batch, Text
 
 
@@ -46,27 +46,37 @@ def audit(
     asked = asked.with_fields(**settings)
     model.require(asked.needs, f"The audit {asked.name!r}")
     model.check_unchanged()
-    if max_tokens is not None and (not isinstance(max_tokens, int) or max_tokens < 1):
-        raise InputError(f"max_tokens must be a whole number, at least 1; seen {max_tokens!r}.")
-    hint = "pass max_tokens=N to cut texts off there"
-    planned = plan(model, x, "refuse" if max_tokens is None else "truncate", max_tokens, hint)
+    planned = audited(model, x, max_tokens)
     start = time.perf_counter()
-    bar = tqdm(total=1, unit="step", desc=asked.name, disable=None, leave=False) if progress is True else None
+    bar = tqdm(total=1, unit=" steps", desc=asked.name, disable=None, leave=False) if progress is True else None
     # the caller's inference mode or autocast must not reach the numbers
     with torch.inference_mode(False), torch.autocast(model.device.type, enabled=False), bar or nullcontext():
         found = asked(model, planned.whole, _tick(bar, progress))
     found.params = asked.params()
-    found.origin = provenance(model) | {
-        "texts": len(planned.whole),
-        "tokens": sum(planned.whole.lengths),
-        "data": _hash(planned.whole),
-        "seconds": time.perf_counter() - start,
-    }
+    found.origin = (
+        provenance(model)
+        | found.origin
+        | {
+            "texts": len(planned.whole),
+            "tokens": sum(planned.whole.lengths),
+            "data": data_hash(planned.whole),
+            "seconds": time.perf_counter() - start,
+        }
+    )
     if planned.truncated:
-        found.origin["truncated"] = {"texts": len(planned.truncated), "max_tokens": max_tokens}
-        said = f"{len(planned.truncated)} of {len(planned.whole)} texts were cut to {max_tokens} tokens."
+        kept = planned.whole.lengths[next(iter(planned.truncated))]  # max_tokens, or the model's own limit below it
+        found.origin["truncated"] = {"texts": len(planned.truncated), "max_tokens": kept}
+        said = f"{len(planned.truncated)} of {len(planned.whole)} texts were cut to {kept} tokens."
         found[:] = [replace(f, limits=(*f.limits, said)) for f in found]
     return found
+
+
+def audited(model: Model, x: Text | Sequence[Text] | Batch, max_tokens: int | None) -> Plan:
+    """The rows that an audit sees; InputError for texts over the model's limit, unless max_tokens cuts them."""
+    if max_tokens is not None and (not isinstance(max_tokens, int) or max_tokens < 1):
+        raise InputError(f"max_tokens must be a whole number, at least 1; seen {max_tokens!r}.")
+    hint = "pass max_tokens=N to cut texts off there"
+    return plan(model, x, "refuse" if max_tokens is None else "truncate", max_tokens, hint)
 
 
 def _tick(bar: Any, progress: Progress) -> Tick:
@@ -80,7 +90,7 @@ def _tick(bar: Any, progress: Progress) -> Tick:
     return tick
 
 
-def _hash(batch: Batch) -> str:
+def data_hash(batch: Batch) -> str:
     """Of the token ids as audited: the same for the same texts, cut the same way."""
     rows = [ids[keep].tolist() for ids, keep in zip(batch.input_ids, batch.keep, strict=True)]
     return hashlib.sha256(json.dumps(rows).encode()).hexdigest()

@@ -121,9 +121,11 @@ def _windows(whole: Batch, i: int, limit: int, long: Long) -> list[torch.Tensor]
     span, size = last - first, limit - (len(tokens) - (last - first))
     if size < 8:
         what = "the shorter text of the pair leaves" if min(sizes.values()) else "its special tokens leave"
+        cut = f"to {limit} tokens" if long == "truncate" else "into windows"
+        fix = "allow more tokens, or shorten it" if long == "truncate" else "shorten it"
         raise InputError(
-            f"Text {i + 1} cannot be cut into windows: {what} {max(size, 0)} of {limit} tokens for the "
-            "rest; shorten it."
+            f"Text {i + 1} cannot be cut {cut}: {what} {max(size, 0)} of {limit} tokens for the rest, where 8 are the "
+            f"least; {fix}."
         )
     if long == "truncate":
         starts = [0]

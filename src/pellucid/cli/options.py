@@ -1,0 +1,66 @@
+"""The options that commands share, each with its help."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Texts = Annotated[list[str] | None, typer.Argument(metavar="TEXT", help="One or several texts, in quotes.")]
+Input = Annotated[
+    str | None,
+    typer.Option("--input", "-i", metavar="FILE", help="Texts: .txt (a line each), .csv .tsv .jsonl .parquet, or -."),
+]
+ModelName = Annotated[
+    str | None, typer.Option("--model", "-m", metavar="M", help="Folder or hub name; default: the bundled demo model.")
+]
+TextColumn = Annotated[str | None, typer.Option(metavar="NAME", help='Default "text", or "sentence".')]
+PairColumn = Annotated[str | None, typer.Option(metavar="NAME", help="The second text of pairs.")]
+Count = Annotated[int | None, typer.Option(min=1, metavar="N", help="Only the first N texts of --input.")]
+Device = Annotated[str | None, typer.Option(metavar="D", help="cpu (default), cuda, cuda:1, mps.")]
+TextOrJson = Annotated[str, typer.Option("--format", metavar="F", help="text or json.")]
+EntryName = Annotated[str | None, typer.Argument(metavar="NAME", help="Tell all about this one.")]
+
+# of explain alone
+
+LabelColumn = Annotated[str | None, typer.Option(metavar="NAME", help="The true class, for --target gold.")]
+Params = Annotated[
+    list[str] | None, typer.Option(metavar="NAME=VALUE", help="A parameter of the method; may be repeated.")
+]
+TargetName = Annotated[
+    str | None,
+    typer.Option(
+        "--target",
+        "-t",
+        metavar="T",
+        help='What to explain: predicted (default), a class number or label, all, gold, or "A,B": logit A minus B.',
+    ),
+]
+Format = Annotated[
+    str | None, typer.Option("--format", metavar="F", help="text, json or html; default: by --out, else text.")
+]
+OutFile = Annotated[
+    Path | None, typer.Option("--out", "-o", metavar="FILE", help="Write here; .parquet and .jsonl hold records.")
+]
+Long = Annotated[
+    str, typer.Option(metavar="HOW", help="Texts over the model's limit: refuse, truncate, or window (overlapping).")
+]
+BatchTokens = Annotated[int | None, typer.Option(min=1, metavar="N", help="Tokens per forward pass.")]
+
+# of audit alone
+
+Only = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME", help="This audit, see `pellucid audits`; may be repeated. Default: all of them."),
+]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--setting", metavar="NAME=VALUE", help="A setting of the one audit of --only; may be repeated."),
+]
+MaxTokens = Annotated[int | None, typer.Option(min=1, metavar="N", help="Cut longer texts to N tokens, and say so.")]
+Seed = Annotated[int | None, typer.Option(min=0, metavar="S", help="Of everything random in the audits; default 0.")]
+OutFolder = Annotated[
+    Path | None, typer.Option("--out", "-o", metavar="DIR", help="Write findings, tables, pictures and run.json here.")
+]
+Resume = Annotated[
+    bool, typer.Option("--resume", help="Take over what --out holds of the same settings, weights and texts.")
+]
