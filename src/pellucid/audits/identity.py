@@ -223,9 +223,9 @@ class TokenIdentity(Audit):
     folds: at least 3; with fewer unlike texts, maps that must be fitted are not measured.
 
     Hidden tokens are block outputs, inputs what enters the first block; layers are counted from 1, the first block's
-    output. Texts of one token are left out. Cost: one forward pass per text, and per layer, fold and ridge one solve in
-    the model's width.
-    Source: Brunner et al. 2020, arXiv 1908.04211, section 4; differs from it in the closed form and the cross-fitting.
+    output. Texts of one token are left out. States in the model's own precision; maps and distances in float64.
+    Cost: one forward pass per text, and per layer, fold and ridge one solve in the model's width.
+    Source: Brunner et al. 2020, arXiv 1908.04211; closed form and cross-fitting are ours.
     """
 
     maps: tuple[Map, ...] = ("none", "linear")

@@ -122,12 +122,13 @@ class Mixing(Audit):
     texts: at most so many, a sample; None takes all. tokens: at most so many hidden tokens per text, a sample; None
       takes all. Texts of one token are left out.
 
+    In the model's own precision; the estimate's error, which the limits tell, is larger by far.
     Cost: per text and layer l, tokens * probes backward passes through l blocks.
-    Source: Brunner et al. 2020, arXiv 1908.04211, section 5; the estimate and the controls are ours.
+    Source: Brunner et al. 2020, arXiv 1908.04211; the estimate and the controls are ours.
     """
 
     probes: int | None = 16
-    texts: int | None = 40
+    texts: int | None = 25
     tokens: int | None = 64
 
     source: ClassVar[str] = "Brunner et al. 2020, arXiv 1908.04211"

@@ -71,7 +71,7 @@ def jacobian_norms(
     that errors partly cancel in shares of a row.
     Cost: one forward pass, and per layer r * probes (or r * d) backward passes down to the input.
     Raises: InputError unless the batch is one text without padding; AccessError below ENCODER.
-    Source: Brunner et al. 2020, arXiv 1908.04211, section 5.1; Hutchinson 1990.
+    Source: Brunner et al. 2020, arXiv 1908.04211; Hutchinson 1990.
     """
     check_probes("jacobian_norms", probes)
     if len(batch) != 1 or not bool(batch.keep.all()):
