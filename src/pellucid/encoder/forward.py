@@ -166,27 +166,31 @@ def feed_forward(ops: Ops, at: str, layer: Layer, x: Tensor) -> Tensor:
     return ops.stream(f"{at}.ffn", linear(ops, f"{at}.ffn.down", layer.down, u))
 
 
-def block(ops: Ops, at: str, layer: Layer, x: Tensor, keep: Tensor, rows: Tensor | None) -> Tensor:
-    """One Transformer block; with `rows` only those rows of its output.
+def settle(ops: Ops, at: str, layer: Layer, mixed: Tensor, x: Tensor) -> Tensor:
+    """The rest of a block behind the mixing of values: mixed [..., h*e] and the block's input x [..., d], row by row.
 
     The attention bias joins after the residual: the same sum for the model, and the place where DecompX shares it
     (official code, modeling_bert.py 789-793).
     """
+    r = ops.stream(f"{at}.attn", F.linear(mixed, layer.o.w)) + x
+    r = ops.stream(f"{at}.attn.res", ops.bias(f"{at}.attn.out", r, layer.o.b))
+    if layer.pre:
+        y = ops.stream(f"{at}.ffn.norm", norm(ops, f"{at}.ffn.norm", layer.norm2, r))
+        return ops.stream(f"{at}.out", feed_forward(ops, at, layer, y) + r)
+    if layer.norm1 is not None:
+        r = ops.stream(f"{at}.attn.norm", norm(ops, f"{at}.attn.norm", layer.norm1, r))
+    y = ops.stream(f"{at}.ffn.res", feed_forward(ops, at, layer, r) + r)
+    return ops.stream(f"{at}.out", norm(ops, f"{at}.ffn.norm", layer.norm2, y))
+
+
+def block(ops: Ops, at: str, layer: Layer, x: Tensor, keep: Tensor, rows: Tensor | None) -> Tensor:
+    """One Transformer block; with `rows` only those rows of its output."""
     x = ops.stream(f"{at}.in", x)
     alpha, v = attend(ops, at, layer, x, keep, rows)
     x = take(x, rows)
 
     def rest(i: Rows) -> Tensor:
-        z = F.linear(ops.mix(f"{at}.attn.mix", alpha, v, i), layer.o.w)
-        r = ops.stream(f"{at}.attn", z) + x[..., i, :]
-        r = ops.stream(f"{at}.attn.res", ops.bias(f"{at}.attn.out", r, layer.o.b))
-        if layer.pre:
-            y = ops.stream(f"{at}.ffn.norm", norm(ops, f"{at}.ffn.norm", layer.norm2, r))
-            return ops.stream(f"{at}.out", feed_forward(ops, at, layer, y) + r)
-        if layer.norm1 is not None:
-            r = ops.stream(f"{at}.attn.norm", norm(ops, f"{at}.attn.norm", layer.norm1, r))
-        y = ops.stream(f"{at}.ffn.res", feed_forward(ops, at, layer, r) + r)
-        return ops.stream(f"{at}.out", norm(ops, f"{at}.ffn.norm", layer.norm2, y))
+        return settle(ops, at, layer, ops.mix(f"{at}.attn.mix", alpha, v, i), x[..., i, :])
 
     return ops.rowwise(rest, x.shape[-2], spent=x)
 

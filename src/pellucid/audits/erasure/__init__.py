@@ -1,0 +1,1 @@
+"""Erasing attention: places, effects, orderings, adversaries, and the audits that ask with them."""

@@ -1,0 +1,137 @@
+"""The audit "erasure_heads": in which heads of which layers does the most attended unit matter most?"""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from pellucid.audits.audit import ENOUGH, TOO_FEW, Audit, Tick, register
+from pellucid.audits.erasure.effects import Judge, effects, share_of_best, units_of
+from pellucid.audits.erasure.places import place
+from pellucid.encoder.model import Model
+from pellucid.errors import InputError
+from pellucid.finding import Finding, Findings, Picture
+from pellucid.stats import benjamini_hochberg, hits_by_chance, kendall, over_texts
+from pellucid.types import Batch
+
+Record = dict[str, Any]
+LEVEL = 0.05
+
+
+@dataclass(frozen=True)
+class ErasureHeads(Audit):
+    """In which heads is the most attended unit the one whose erasure moves the output most?
+
+    Head by head and layer by layer: a unit's key is erased from every query of that head (level "layer" of the audit
+    "erasure"), and the rest scaled. Hits are counted against chance (one-sided, Poisson binomial) and the heads marked
+    after Benjamini & Hochberg at 5 %. words: erase a word's sub-words together.
+
+    Cost: per text, heads * layers * units passes of half the layers.
+    Source: Serrano & Smith 2019, arXiv 1906.03731, carried to every head.
+    """
+
+    words: bool = True
+
+    source: ClassVar[str] = "Serrano & Smith 2019, arXiv 1906.03731"
+
+    @property
+    def name(self) -> str:
+        return "erasure_heads"
+
+    def __call__(self, model: Model, batch: Batch, tick: Tick) -> Findings:
+        if model.problem == "regression":
+            raise InputError(f"{model.id!r} is a regression: it decides nothing, so no erasure can flip it.")
+        layers = model.require_net().layers
+        places = [(i, h) for i, layer in enumerate(layers) for h in range(layer.heads)]
+        rows: list[Record] = []
+        for i in range(len(batch)):
+            text = batch.rows([i])
+            assert text.tokens is not None
+            units = units_of(text.tokens[0], self.words)
+            for layer, head in places if len(units) > 1 else ():
+                at = place(model, text, "layer", layer, head)
+                found = effects(at, units, Judge(at.logits, model.problem))
+                best = share_of_best(found.effect) > 0
+                rows.append(
+                    {
+                        "text": i, "layer": layer, "head": head, "units": len(units),
+                        "hit": float(found.top @ best), "chance": float(best.mean()),
+                        "largest_effect": float(found.effect.max()), "everything_js": found.everything,
+                        "tau": kendall(found.alpha, found.effect),
+                    }
+                )  # fmt: skip
+            tick(i + 1, len(batch))
+        table = _by_head(rows, places)
+        shape = (len(layers), max(layer.heads for layer in layers))
+        return Findings(
+            _findings(table), self.name, {"effects": rows, "heads": table}, _pictures(table, shape) if rows else {}
+        )
+
+
+def _by_head(rows: list[Record], places: list[tuple[int, int]]) -> list[Record]:
+    """Per head: hit rate, chance, p, and p after Benjamini & Hochberg."""
+    table: list[Record] = []
+    for layer, head in places:
+        mine = [r for r in rows if (r["layer"], r["head"]) == (layer, head)]
+        hits, chances, leverage = ([r[c] for r in mine] for c in ("hit", "chance", "everything_js"))
+        found = over_texts([[h] for h in hits], share=True)
+        low, high = found.interval or (np.nan, np.nan)
+        table.append(
+            {
+                "layer": layer,
+                "head": head,
+                "texts": len(mine),
+                "hit_rate": found.value,
+                "low": low,
+                "high": high,
+                "chance": float(np.mean(chances)) if mine else None,
+                "leverage": float(np.mean(leverage)) if mine else None,
+                "p": hits_by_chance(sum(hits), chances) if mine else np.nan,
+            }
+        )
+    for row, q in zip(table, benjamini_hochberg([r["p"] for r in table]), strict=True):
+        row["q"] = float(q)
+    return table
+
+
+def _findings(table: list[Record]) -> list[Finding]:
+    limits = (
+        "A head alone is erased; heads that stand in for each other look idle.",
+        "This checkpoint alone: another seed of the same model may come out otherwise.",
+    )
+    known = [r for r in table if r["texts"]]
+    n = max((r["texts"] for r in known), default=0)
+    good = [r for r in known if r["q"] <= LEVEL]
+    share = len(good) / len(known) if known else None
+    best = max(known, key=lambda r: r["hit_rate"] - r["chance"], default=None)
+    word = TOO_FEW if n < ENOUGH else "NONE" if not good else "SOME HEADS" if len(good) < len(known) else "ALL HEADS"
+    reading = "No text has two units."
+    if best is not None:
+        reading = (
+            f"In {len(good)} of {len(known)} heads the most attended unit has the largest effect more often than by "
+            f"chance, most clearly in layer {best['layer'] + 1}, head {best['head'] + 1}: {best['hit_rate']:.0%} "
+            f"against {best['chance']:.0%}."
+        )
+    return [
+        Finding(
+            "erasure_heads", "heads_better_than_chance", share, None, LEVEL, n, word, reading, limits, "share of heads",
+            "", "at most this share of the heads marked are marked by chance (Benjamini & Hochberg)", None,
+            {"heads": len(known)},
+        )
+    ]  # fmt: skip
+
+
+def _pictures(table: list[Record], shape: tuple[int, int]) -> dict[str, Picture]:
+    from pellucid.render.charts import maps
+
+    gain, marked = np.full(shape, np.nan), np.full(shape, np.nan)
+    for r in table:
+        if r["hit_rate"] is not None:
+            gain[r["layer"], r["head"]] = r["hit_rate"] - r["chance"]
+            marked[r["layer"], r["head"]] = gain[r["layer"], r["head"]] if r["q"] <= LEVEL else np.nan
+    names = [f"layer {i + 1}" for i in range(shape[0])], [str(h + 1) for h in range(shape[1])]
+    panels = {"hit rate minus chance": gain, "the same, where it is beyond chance": marked}
+    return {"heads": Picture(maps, panels, *names, "Does the most attended unit matter most? By layer and head")}
+
+
+register(ErasureHeads())
