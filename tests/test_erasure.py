@@ -466,7 +466,7 @@ def test_every_number_has_its_control_and_tables_hold_the_rows() -> None:
     model, batch = planted.trustworthy(1, 12)
     found = ask(model, batch, adversaries=2, paper_mode=True)
     for f in found:
-        assert f.null is not None or f.name.startswith("adversary"), f.name
+        assert f.null is not None, f.name
         assert f.control
         assert f.unit
     assert len(found.tables["texts"]) == 12
@@ -495,7 +495,7 @@ def test_checkpoints_are_the_null_of_an_adversary(tmp_path: Any) -> None:
     other, _ = planted.unrelated(0, 4)
     other.hf.save_pretrained(tmp_path / "a")
     found = ask(model, batch, adversaries=4, checkpoints=(str(tmp_path / "a"),))
-    assert found.named("adversary_5%").null > 0.01
+    assert found.named("other_checkpoints").value > 0.01
 
 
 @pytest.mark.parametrize(
@@ -505,7 +505,7 @@ def test_checkpoints_are_the_null_of_an_adversary(tmp_path: Any) -> None:
         ({"level": "token", "layer": 0}, "level='token' takes no layer; seen layer=0"),
         ({"level": "layer", "layer": 3}, "no layer=3.*layers 0 to 0"),
         ({"head": 1}, "no head=1.*heads 0 to 0"),
-        ({"level": "row"}, "level='row'"),
+        ({"level": "row"}, "level is one of .*; seen 'row'"),
         ({"draws": 0}, "draws=0"),
     ],
 )

@@ -256,7 +256,7 @@ def test_unique_rows_have_no_room(m: int, e: int) -> None:
     low, high = weight_intervals(a[0], v)
     np.testing.assert_allclose(high - low, 0, atol=1e-12)
     far = witness(a[0], v, bound=True)
-    assert (far.distance, far.bound, far.programs) == pytest.approx((0, 0, 2 * m))
+    assert (far.distance, far.bound, far.programs) == pytest.approx((0, 0, 0))
     assert not top_can_change(Polytope.of(a[0], v))
 
 
@@ -354,7 +354,7 @@ def test_given_the_keys_uniqueness_does_not_depend_on_length(m: int, d_k: int, d
     assert found.unique_nearby == unique
     assert found.needed == min(d_k, m - 1)
     assert found.rank == min(found.needed, d_v)
-    assert np.isfinite(found.condition) == unique
+    assert (found.condition < 1e12) == unique
     if not unique:
         other = found.alternative
         assert other is not None, "a curve of alternatives leads through the row itself"
@@ -515,12 +515,14 @@ def test_the_audit_on_short_and_long_texts(family: str, level: str) -> None:
         if f.name.startswith("separator"):  # these texts have none
             assert (f.n, f.grade) == (0, "NOT MEASURED")
             continue
+        if f.name == "logits_moved" and f.n == 0:
+            assert f.grade == "NOTHING TO MOVE"
+            continue
         assert f.n in (10, 20)
         assert f.null is not None, f.name
         assert f.control
         assert f.limits
-    counted = {len(found.tables["heads"]), 20 * len(model.net.layers) * 4}
-    assert len(counted) == 1
+    assert len(found.tables["heads"]) == 20 * len(model.net.layers) * 4
     assert len(found.tables["rows"]) == 40
     assert {r["programs"] for r in found.tables["rows"] if r["n"] < 10} == {0}
 
@@ -532,7 +534,7 @@ def test_the_audit_is_the_same_twice_and_leaves_the_model(tmp_path: Any) -> None
     assert [f.to_dict() for f in a] == [f.to_dict() for f in b]
     assert str(a.tables) == str(b.tables)
     assert all(torch.equal(before[k], v) for k, v in model.hf.state_dict().items())
-    assert {f.grade for f in a} == {"TOO FEW TEXTS", "NOT MEASURED"}
+    assert {f.grade for f in a} == {"TOO FEW TEXTS", "NOT MEASURED", "NOTHING TO MOVE"}
     names = {p.name for p in a.save(tmp_path)}
     assert {"identifiability.json", "identifiability_rows.parquet", "identifiability_example.svg"} <= names
     assert str(ask(model, (14, 12, 9), rows=2, seed=1).tables["rows"]) != str(a.tables["rows"])
@@ -549,7 +551,7 @@ def test_a_spent_budget_is_told() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"level": "row"}, "level='row'.*'cls', 'full'"),
+        ({"level": "row"}, "level is cls or full; seen 'row'"),
         ({"rows": -1}, "rows=-1"),
         ({"budget": 3}, "no setting.*'budget'"),
         ({"max_tokens": 0}, "max_tokens.*seen 0"),
@@ -580,3 +582,128 @@ def test_a_real_model(minilm: pellucid.Model) -> None:
         for v in seen.v:
             assert rank(v[None], constraint="none").rank.tolist() == [[min(n, 32)] * 12]
             assert null_space_dimension(v[None]).tolist() == [[max(0, n - 33)] * 12]
+
+
+# --- what a reviewer found ---
+
+
+def test_masks_of_whole_numbers_are_masks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hugging Face's attention masks are int64."""
+    v = torch.randn(1, 1, 6, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    mask = torch.tensor([[1, 1, 1, 1, 1, 0]])
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    for f in (rank, null_space_dimension):
+        assert str(f(v, mask)) == str(f(v, mask.bool()))
+
+
+def test_a_row_scaled_by_any_factor_keeps_its_output() -> None:
+    """Rows of float32 models sum to one only up to rounding; some kernels drop weights."""
+    a, v = made(4, 20, 4, 2)
+    for factor in (3.0, 0.5, 1 + 1e-7):
+        got = max_entropy_attention(*batched(a * factor, v + 5))[0, 0].numpy()
+        np.testing.assert_allclose(got @ (v + 5), factor * a @ (v + 5), atol=1e-9)
+
+
+def test_a_text_without_keys_is_left_at_zero_and_no_numbers_are_refused() -> None:
+    alpha, v, keep = batched(*made(0, 6, 3))
+    two = torch.cat([keep, ~keep])
+    for f in (effective_attention, max_entropy_attention):
+        out = f(alpha.expand(2, -1, -1, -1), v.expand(2, -1, -1, -1), two)
+        torch.testing.assert_close(out[:1], f(alpha, v, keep))
+        assert not out[1].any()
+        with pytest.raises(InputError, match="finite"):
+            f(alpha, v * torch.nan, keep)
+
+
+def test_holes_in_a_mask_are_refused() -> None:
+    model = tiny.opened("bert")
+    batch = texts_of(model, (14,))
+    keep = batch.keep.clone()
+    keep[0, 3:6] = False
+    for name in ("identifiability", "token_identity", "mixing"):
+        with pytest.raises(InputError, match=r"Row 0 .* 3 masked places"):
+            pellucid.audit(model, Batch(batch.input_ids, keep), name)
+    with pytest.raises(InputError, match="masked places"):
+        alternatives(model, Batch(batch.input_ids, keep), 0, 0)
+
+
+def test_a_dead_head_leaves_the_others_unique_at_the_layer_output() -> None:
+    hf = tiny.build("bert")
+    with torch.no_grad():
+        for layer in hf.bert.encoder.layer:
+            layer.attention.self.value.weight[:8].zero_()
+    found = ask(pellucid.load(hf), (8,) * 12, rows=0)
+    for name in ("unique_given_head_output", "unique_given_layer_output"):
+        assert found.named(name).value == pytest.approx(0.75)
+        assert found.named(name).null == 1.0
+
+
+def test_peaked_rows_are_undecided_not_ambiguous() -> None:
+    rng = np.random.default_rng(0)
+    k, v = rng.normal(size=(20, 6)), rng.normal(size=(20, 6))
+    z = 40 * k @ rng.normal(size=6)
+    a = np.exp(z - z.max())
+    assert key_constrained(a / a.sum(), k, v).unique_nearby is None
+    assert key_constrained(np.full(20, 0.05), k, v).unique_nearby is True
+    assert key_constrained(np.full(20, 0.05), k, v[:, :3]).unique_nearby is False
+
+
+def test_the_proof_is_about_texts_with_something_to_move() -> None:
+    found = ask(tiny.opened("bert"), (6,) * 11 + (14,) * 10, rows=0)
+    proof = found.named("logits_moved")
+    assert (proof.grade, proof.n) == ("SAME LOGITS", 10)
+    assert found.named("logits_moved", "up to 9 tokens").grade == "NOTHING TO MOVE"
+    assert "11 of 21 texts have nothing to put back" in " ".join(proof.limits)
+
+
+@pytest.mark.parametrize("far", [0.05, 0.5, 0.8])
+def test_random_attention_is_as_far_as_asked(far: float) -> None:
+    rng = np.random.default_rng(0)
+    for a in (np.full(30, 1 / 30), np.r_[0.9, np.full(9, 0.1 / 9)], rng.dirichlet(np.ones(12))):
+        b = at_distance(a, far, rng)
+        assert distance(a, b) == pytest.approx(far)
+        assert (b >= 0).all()
+        assert b.sum() == pytest.approx(1)
+
+
+def test_a_sample_does_not_depend_on_the_place_of_a_text() -> None:
+    model = tiny.opened("bert")
+    batch = texts_of(model, (14, 12, 13))
+    one = pellucid.audit(model, batch, "identifiability", rows=2)
+    two = pellucid.audit(model, batch.rows([2, 0, 1]), "identifiability", rows=2)
+    assert [f.value for f in one] == pytest.approx([f.value for f in two], nan_ok=True)
+
+
+@pytest.mark.parametrize(
+    "given_",
+    [
+        {"rows": "3"},
+        {"rows": 2.5},
+        {"seconds": "x"},
+        {"seconds": float("nan")},
+        {"seed": -1},
+        {"seed": None},
+        {"rows": True},
+    ],
+)
+def test_settings_of_another_type_are_refused(given_: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match=f"{next(iter(given_))} is a"):
+        ask(tiny.opened("bert"), (5,), **given_)
+
+
+@pytest.mark.parametrize(
+    ("given_", "message"),
+    [
+        ({"rows": (99,)}, "rows must be positions from 0 to 13"),
+        ({"rows": ()}, "at least one"),
+        ({"rows": (-1,)}, "positions from 0"),
+        ({"head": 9}, "no head=9"),
+        ({"layer": 9}, "no layer=9"),
+    ],
+)
+def test_alternatives_refuse_what_is_not_there(given_: dict[str, Any], message: str) -> None:
+    model = tiny.opened("bert")
+    with pytest.raises(InputError, match=message):
+        alternatives(model, texts_of(model, (14,)), **given_)
+    with pytest.raises(InputError, match="one text; 2 were given"):
+        alternatives(model, texts_of(model, (5, 6)))

@@ -107,6 +107,11 @@ def _kinds(hint: Any) -> tuple[Any, ...]:
     return get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
 
 
+def fits(hint: Any, value: object) -> bool:
+    """Whether a value given in Python is of the setting's type."""
+    return any(_of_kind(kind, value, "") is not _NOTHING for kind in _kinds(hint))
+
+
 def _parsed(hint: Any, text: str) -> object:
     """A setting's text as a value of its type; _NOTHING if it is none."""
     try:

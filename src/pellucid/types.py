@@ -91,6 +91,15 @@ class Batch:
         place = torch.arange(1, self.input_ids.shape[1] + 1, device=self.keep.device)
         return [int(n) for n in (self.keep * place).amax(1).tolist()]
 
+    def check_whole(self) -> None:
+        """InputError for a row with padding between its tokens."""
+        for row, (n, real) in enumerate(zip(self.lengths, self.keep.sum(-1).tolist(), strict=True)):
+            if n != real:
+                raise InputError(
+                    f"Row {row} of the Batch has {n - real} masked places between its tokens (attention_mask 0); an "
+                    "audit reads whole texts: leave these tokens out."
+                )
+
     def rows(self, index: Sequence[int]) -> "Batch":
         """Some rows, without the columns that only padding fills."""
         at, lengths = torch.as_tensor(index), self.lengths

@@ -1,18 +1,29 @@
 """What an audit is: a frozen dataclass whose fields are its settings; a call measures and returns findings."""
 
+import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, ClassVar
+
+import numpy as np
 
 from pellucid.encoder.model import Access, Model
 from pellucid.errors import InputError
 from pellucid.finding import Findings
 from pellucid.registry import Registry, choose
+from pellucid.settings import describe, fits, hints_of
 from pellucid.types import Batch
 
 Tick = Callable[[int, int], None]
 """Called with (done, total) as the work goes on."""
+
+
+def generator_of(seed: int, text: Batch) -> np.random.Generator:
+    """Random numbers for one text (a batch of one row): the same wherever it stands among others."""
+    ids = text.input_ids[0][text.keep[0]].cpu().numpy().astype(np.int64)
+    return np.random.default_rng([seed, int.from_bytes(hashlib.sha256(ids.tobytes()).digest()[:8], "little")])
+
 
 ENOUGH = 10
 """Texts below which no audit grades: the grade is then TOO FEW TEXTS."""
@@ -51,7 +62,16 @@ class Audit(ABC):
             if not names:
                 raise InputError(f"The audit {self.name!r} has no settings; leave out {key!r}.")
             choose(f"setting of the audit {self.name!r}", key, names)
+        self._check(values)
         return replace(self, **values)
+
+    def _check(self, values: Mapping[str, Any]) -> None:
+        """InputError for a setting that is not of its type, or a negative seed."""
+        for key, value in values.items():
+            hint = hints_of(self)[key]
+            if not fits(hint, value) or (key == "seed" and value < 0):
+                least = " of at least 0" if key == "seed" else ""
+                raise InputError(f"The audit {self.name!r}: {key} is {describe(hint)}{least}; seen {value!r}.")
 
 
 AUDITS: Registry[Audit] = Registry("audit")

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 from jaxtyping import Float, Int
 
-from pellucid.audits.audit import Audit, Tick, register
+from pellucid.audits.audit import Audit, Tick, generator_of, register
 from pellucid.audits.layers import Rule, by_layer, graded, place
 from pellucid.encoder.model import Model
 from pellucid.errors import InputError
@@ -155,7 +155,7 @@ class Mixing(Audit):
             text = batch.rows([i])
             rows = _sample(lengths[i], self.tokens, [self.seed, i])
             # texts get unlike probes, so that errors of the estimate average out over texts
-            seed = int(np.random.SeedSequence([self.seed, i]).generate_state(1)[0])
+            seed = int(generator_of(self.seed, text).integers(2**31))
             for layer in range(layers):
                 made = jacobian_norms(model, text, (layer,), self.probes, seed, rows=rows)
                 found[layer].append(_one(made))

@@ -41,6 +41,8 @@ def parts(n: int, keep: Tensor, allowed: Tensor | None) -> Iterator[Part]:
     if allowed is None:
         patterns, owner = torch.unique(keep, dim=0, return_inverse=True)
         for i, pattern in enumerate(patterns):
+            if not pattern.any():
+                continue
             yield Part((owner == i).nonzero()[:, 0], everything, pattern.nonzero()[:, 0])
         return
     for b, mine in enumerate(keep):
@@ -71,13 +73,20 @@ def column_space(v: Tensor, constraint: Constraint = "rows") -> tuple[Tensor, Te
     return u, s, rank
 
 
-def _check(alpha: Tensor, v: Tensor, keep: Tensor) -> None:
+def _checked(alpha: Tensor, v: Tensor, keep: Tensor, allowed: Tensor | None) -> Tensor:
+    """`keep` as bool; InputError for shapes that do not fit, or numbers that are none."""
     fits = alpha.dim() == v.dim() == 4 and keep.dim() == 2 and alpha.shape[-1] == v.shape[-2] == keep.shape[-1]
     if not fits or alpha.shape[1] % v.shape[1] or not alpha.shape[0] == v.shape[0] == keep.shape[0]:
         raise InputError(
             f"alpha [b, h, n, m] {list(alpha.shape)}, v [b, g, m, e] {list(v.shape)} and keep [b, m] "
             f"{list(keep.shape)} do not fit together: b and m must agree, and h be a multiple of g."
         )
+    shape = (1, *alpha.shape[2:])
+    if allowed is not None and (allowed.shape[1:] != shape or len(allowed) not in (1, len(alpha))):
+        raise InputError(f"allowed {list(allowed.shape)} must be [b or 1, {', '.join(map(str, shape))}].")
+    if not bool(torch.isfinite(alpha).all()) or not bool(torch.isfinite(v).all()):
+        raise InputError("alpha and v must hold finite numbers; seen NaN or infinity.")
+    return keep.bool()
 
 
 def effective_attention(
@@ -99,7 +108,7 @@ def effective_attention(
     Differs from the source: keeps row sums; and from public code: masked keys are removed before the decomposition.
     """
     one_of("effective_attention", constraint=(constraint, ("rows", "none")))
-    _check(alpha, v, keep)
+    keep = _checked(alpha, v, keep, allowed)
     out = torch.zeros_like(alpha, dtype=torch.float64)
     share = alpha.shape[1] // v.shape[1]
     for texts, rows, keys in parts(alpha.shape[2], keep, allowed):
@@ -124,18 +133,20 @@ def max_entropy_attention(
     Cost: 10 to 100 Newton steps in e unknowns per row. Raises: InputError if the shapes do not fit.
     Source: ours, for want of an effective attention that is still a distribution.
     """
-    _check(alpha, v, keep)
+    keep = _checked(alpha, v, keep, allowed)
     out = torch.zeros_like(alpha, dtype=torch.float64)
     share = alpha.shape[1] // v.shape[1]
     for texts, rows, keys in parts(alpha.shape[2], keep, allowed):
         mine = _at(alpha.double(), texts, rows, keys)
         basis, _, rank = column_space(v[texts][:, :, keys].double())
-        a, u = mine.flatten(0, 1), basis[..., 1:].repeat_interleave(share, 1).flatten(0, 1)
+        total = mine.sum(-1, keepdim=True)  # what softmax holds is even only up to rounding, and [V, 1] keeps the sum
+        whole = torch.where(total > 0, mine / total.clamp(min=1e-300), mine)
+        a, u = whole.flatten(0, 1), basis[..., 1:].repeat_interleave(share, 1).flatten(0, 1)
         loose = (rank.repeat_interleave(share, 1).flatten() < len(keys)).nonzero()[:, 0]
         size = max(1, _AT_ONCE // max(1, len(keys) * u.shape[-1] ** 2 + len(rows) * u.shape[-1] ** 2))
         for some in torch.split(loose, size) if len(loose) else ():
             a[some] = _flattest(a[some], u[some] * len(keys) ** 0.5)
-        _put(out, texts, rows, keys, a.reshape(mine.shape))
+        _put(out, texts, rows, keys, a.reshape(mine.shape) * torch.where(total > 0, total, torch.ones_like(total)))
     return out
 
 

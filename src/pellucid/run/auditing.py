@@ -73,10 +73,12 @@ def audit(
 
 def audited(model: Model, x: Text | Sequence[Text] | Batch, max_tokens: int | None) -> Plan:
     """The rows that an audit sees; InputError for texts over the model's limit, unless max_tokens cuts them."""
-    if max_tokens is not None and (not isinstance(max_tokens, int) or max_tokens < 1):
+    if max_tokens is not None and (type(max_tokens) is not int or max_tokens < 1):
         raise InputError(f"max_tokens must be a whole number, at least 1; seen {max_tokens!r}.")
     hint = "pass max_tokens=N to cut texts off there"
-    return plan(model, x, "refuse" if max_tokens is None else "truncate", max_tokens, hint)
+    planned = plan(model, x, "refuse" if max_tokens is None else "truncate", max_tokens, hint)
+    planned.whole.check_whole()
+    return planned
 
 
 def _tick(bar: Any, progress: Progress) -> Tick:
@@ -92,5 +94,7 @@ def _tick(bar: Any, progress: Progress) -> Tick:
 
 def data_hash(batch: Batch) -> str:
     """Of the token ids as audited: the same for the same texts, cut the same way."""
-    rows = [ids[keep].tolist() for ids, keep in zip(batch.input_ids, batch.keep, strict=True)]
+    types = torch.zeros_like(batch.input_ids) if batch.token_type_ids is None else batch.token_type_ids
+    parts = zip(batch.input_ids, types, batch.keep, strict=True)
+    rows = [[ids[keep].tolist(), kinds[keep].tolist()] for ids, kinds, keep in parts]
     return hashlib.sha256(json.dumps(rows).encode()).hexdigest()

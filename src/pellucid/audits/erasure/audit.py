@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import torch
 
-from pellucid.audits.audit import Audit, Tick, register
+from pellucid.audits.audit import Audit, Tick, generator_of, register
 from pellucid.audits.erasure.adversary import adversarial, averaged, between_models, evened, permuted
 from pellucid.audits.erasure.effects import (
     Effects,
@@ -31,7 +31,7 @@ from pellucid.finding import Findings
 from pellucid.methods.gradient import Gradient
 from pellucid.methods.method import one_of
 from pellucid.methods.perturb import LeaveOneOut
-from pellucid.stats import kendall
+from pellucid.stats import js_divergence, kendall
 from pellucid.types import Batch, Target
 
 Record = dict[str, Any]
@@ -156,7 +156,7 @@ class Text:
             return None
         at = place(model, batch, audit.level, audit.layer, audit.head, audit.renormalise)
         judge = Judge(at.logits, model.problem)
-        rng = np.random.default_rng([audit.seed, index])
+        rng = generator_of(audit.seed, batch)
         return cls(audit, model, batch, index, at, units, judge, effects(at, units, judge), rng)
 
     def measured(self, others: Sequence[Model]) -> tuple[Record, list[Record]]:
@@ -200,8 +200,11 @@ class Text:
             "random_tau_leave_one_out": kendall(self.rng.permutation(a), erased),
         }
 
-    def _replaced(self, at: LastRow, content: Sequence[int], others: Sequence[Model]) -> Record:
-        made: Record = {"mean_js": np.nan}
+    def _replaced(self, at: LastRow, content: list[int], others: Sequence[Model]) -> Record:
+        order = np.arange(len(at.alpha))
+        order[content] = self.rng.permutation(content)
+        own = at.read.alpha[slice(None) if at.head is None else slice(at.head, at.head + 1)].double().cpu().numpy()
+        made: Record = {"mean_js": np.nan, "random_apart": float(js_divergence(own, own[:, order]).mean())}
         if self.audit.permutations:
             made["permuted_js"] = float(np.median(permuted(at, content, self.judge, self.audit.permutations, self.rng)))
         if self.index < self.audit.adversaries:

@@ -93,9 +93,10 @@ QUANTITIES = (
              "Attention and effects agree with tau {value} within texts (random order: {null}).", "above"),
     Quantity("against", "against", "random_against", "share of texts", _RANDOM,
              "In {value} of the texts the most attended unit speaks against the decision (a random unit: {null}): "
-             "attention has no sign."),
+             "attention has no sign.", share=True),
     Quantity("top_flips", "top_flips", "other_flips", "share of texts", "another unit, the mean over all others",
-             "Erasing the most attended unit flips {value} of the decisions; another unit {null}.", "above"),
+             "Erasing the most attended unit flips {value} of the decisions; another unit {null}.", "above",
+             share=True),
     Quantity("tau_gradient", "tau_gradient", "random_tau_gradient", "Kendall's tau-b", _ORDER,
              "Attention and gradient x input agree with tau {value} (random order: {null}); see tau_ceiling.", "above"),
     Quantity("tau_leave_one_out", "tau_leave_one_out", "random_tau_leave_one_out", "Kendall's tau-b", _ORDER,
@@ -105,12 +106,15 @@ QUANTITIES = (
     Quantity("permuted_attention", "permuted_js", "everything_js", "JS divergence, nats, median of the orders",
              "all units erased at this place",
              "Attention in random orders moves the output by {value} nats; erasing all units by {null}."),
-    Quantity("adversary_1%", "adversary_0.01", "seeds_js", "JS divergence of attention, nats",
-             "attention of other checkpoints", "Attention {value} nats away (at most 0.69) moves no probability by "
-             "more than 0.01. Other checkpoints' attention is {null} away."),
-    Quantity("adversary_5%", "adversary_0.05", "seeds_js", "JS divergence of attention, nats",
-             "attention of other checkpoints", "Attention {value} nats away (at most 0.69) moves no probability by "
-             "more than 0.05. Other checkpoints' attention is {null} away."),
+    Quantity("adversary_1%", "adversary_0.01", "random_apart", "JS divergence of attention, nats", _ORDER,
+             "Attention {value} nats away (at most 0.69) moves no probability by more than 0.01; the same weights in a "
+             "random order are {null} away. See leverage."),
+    Quantity("adversary_5%", "adversary_0.05", "random_apart", "JS divergence of attention, nats", _ORDER,
+             "Attention {value} nats away (at most 0.69) moves no probability by more than 0.05; the same weights in a "
+             "random order are {null} away. See leverage."),
+    Quantity("other_checkpoints", "seeds_js", "random_apart", "JS divergence of attention, nats", _ORDER,
+             "Other checkpoints' attention is {value} nats away, the same weights in a random order {null}: an "
+             "adversary no further than that proves nothing."),
 )  # fmt: skip
 
 LIMITS = (

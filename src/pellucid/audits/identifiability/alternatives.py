@@ -13,6 +13,7 @@ from pellucid.audits.identifiability.polytope import Polytope, distance, farthes
 from pellucid.encoder.forward import Layer, allowed, attended, encode, queries_keys
 from pellucid.encoder.model import Model
 from pellucid.encoder.ops import Ops, Overridden, Recorded
+from pellucid.errors import InputError
 from pellucid.methods.attention import layer_of
 from pellucid.methods.effective import effective_attention, max_entropy_attention
 from pellucid.types import Batch, Text
@@ -27,7 +28,7 @@ SHOWN = 24  # weights in the picture of intervals
 @dataclass(frozen=True, eq=False)
 class Seen:
     """What one text (a batch of one row) does in a model: logits [c], and per layer attention [h, n, n], values
-    [g, n, e], block inputs [n, d] and, where a layer has a window, the mask [n, n]."""
+    [g, n, e] and, where a layer has a window, the mask [n, n], all on the CPU; block inputs x [n, d] on the device."""
 
     model: Model
     batch: Batch
@@ -40,6 +41,7 @@ class Seen:
     @classmethod
     def of(cls, model: Model, batch: Batch) -> "Seen":
         """One forward pass, all rows of the last layer included."""
+        batch.check_whole()
         ops, net = Recorded(streams=True, values=True), model.require_net()
         with torch.no_grad():
             logits = encode(ops, net, model.embed(batch), batch.keep, full=True)[0]
@@ -49,10 +51,10 @@ class Seen:
             model,
             batch,
             logits,
-            [ops.tape[f"{i}.attn.probs"][0] for i in at],
-            [ops.seen[f"{i}.attn.mix"][0] for i in at],
+            [ops.tape[f"{i}.attn.probs"][0].cpu() for i in at],
+            [ops.seen[f"{i}.attn.mix"][0].cpu() for i in at],
             [ops.seen[f"{i}.in"][0] for i in at],
-            [None if m is None else m[0, 0] for m in masks],
+            [None if m is None else m[0, 0].cpu() for m in masks],
         )
 
     def keys_of(self, layer: int, row: int) -> np.ndarray:
@@ -99,12 +101,16 @@ def logits_with(seen: Seen, rows: Mapping[tuple[int, int, int], np.ndarray]) -> 
         sites[at][0, head, row, keys] = torch.from_numpy(a).to(sites[at])
     with torch.no_grad():
         x = seen.model.embed(seen.batch)
+        sites = {at: a.to(x.device) for at, a in sites.items()}
         return encode(Overridden(sites), seen.model.require_net(), x, seen.batch.keep, full=True)[0]
 
 
 def at_distance(a: np.ndarray, far: float, rng: np.random.Generator) -> np.ndarray:
-    """A random valid row at total variation `far` from a, or as far as the random direction goes."""
+    """A random valid row at total variation `far` from a: towards a random row, or where none is as far, towards a
+    random single token."""
     other = rng.dirichlet(np.ones(len(a)))
+    if distance(a, other) < far:
+        other = np.eye(len(a))[rng.choice(np.flatnonzero(1 - a >= min(far, 1 - a.min())))]
     whole = distance(a, other)
     return a if whole == 0 else np.asarray(a + min(1.0, far / whole) * (other - a))
 
@@ -160,22 +166,31 @@ def alternatives(
     """What one head's attention on one text could have been, row by row, and what each does to the logits.
 
     rows: query positions; None takes all (of the last layer, the head reads only the first). In float64.
-    Cost: a forward pass, 5 to 20 linear programs per row, two per token for the first row, five forward passes.
+    Cost: five forward passes, 5 to 20 linear programs per row, and two per token for the first row.
     Raises: InputError for a layer, head or row that is not there.
     """
     double = model.in_float64()
-    batch = text.rows([0]) if isinstance(text, Batch) else model.batch(text)
+    batch = text if isinstance(text, Batch) else model.batch(text)
+    if len(batch) != 1:
+        raise InputError(f"alternatives takes one text; {len(batch)} were given.")
+    if type(layer) is not int or type(head) is not int:
+        raise InputError(f"alternatives takes whole numbers as layer and head; seen layer={layer!r}, head={head!r}.")
     at = layer_of(model, "alternatives", layer, head)
+    if model.limit is not None and batch.input_ids.shape[1] > model.limit:
+        raise InputError(f"The text has {batch.input_ids.shape[1]} tokens; {model.id!r} reads at most {model.limit}.")
     seen = Seen.of(double, model.named(batch.to(model.device)))
     n = seen.alpha[at].shape[-1]
-    chosen = tuple(range(n)) if rows is None else rows
+    chosen = tuple(range(n)) if rows is None else tuple(rows)
+    if not chosen or any(type(i) is not int or not 0 <= i < n for i in chosen):
+        raise InputError(f"rows must be positions from 0 to {n - 1}, at least one; seen {rows!r}.")
     alpha, v, mask = seen.alpha[at][None, head : head + 1].double(), seen.v[at][None], seen.mask[at]
     share = seen.alpha[at].shape[0] // v.shape[1]
     v, allow = v[:, head // share][:, None], None if mask is None else mask[None, None]
+    keep = torch.ones(1, n, dtype=torch.bool)
     maps = {
         "raw": alpha[0, 0].numpy(force=True),
-        "effective": effective_attention(alpha, v, batch.keep, allowed=allow)[0, 0].numpy(force=True),
-        "max_entropy": max_entropy_attention(alpha, v, batch.keep, allow)[0, 0].numpy(force=True),
+        "effective": effective_attention(alpha, v, keep, allowed=allow)[0, 0].numpy(force=True),
+        "max_entropy": max_entropy_attention(alpha, v, keep, allow)[0, 0].numpy(force=True),
     }
     far, rng, random = np.zeros((n, n)), np.random.default_rng(seed), {}
     for i in chosen:

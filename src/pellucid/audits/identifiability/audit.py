@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pellucid.audits.audit import Audit, Tick, register
+from pellucid.audits.audit import Audit, Tick, generator_of, register
 from pellucid.audits.identifiability.alternatives import Alternatives, Seen, alternatives, at_distance, shift
 from pellucid.audits.identifiability.joint import equations, output_is_invertible
 from pellucid.audits.identifiability.keys import key_constrained
@@ -32,14 +32,15 @@ SHOWN = 24  # rows of the head in the picture
 class Identifiability(Audit):
     """Could this attention have been another with the same output, and how far away?
 
-    level: "cls" looks at the row that the head reads, in every layer and head; "full" at all rows. Under mean pooling
-      the head reads all rows, and "cls" still takes the first. rows: rows per text (drawn over layers, heads and, at
-      "full", positions) for what needs linear programs: intervals, far witnesses, whether the top token can change;
-      their control is the same row with its weights in a random order. starts: of the search for a far witness.
+    level: "cls" looks at the first row, which the classifier reads in the end, in every layer and head; "full" at all
+      rows. Under mean pooling the classifier reads all rows, and "cls" still takes the first. rows: rows per text
+      (drawn over layers, heads and, at "full", positions) for what needs linear programs: intervals, far witnesses,
+      whether the top token can change; their control is the same row with its weights in a random order. starts: of
+      the search for a far witness.
     seconds: a time budget for the linear programs; when it is spent the rest is left out, and every finding says how
       many rows it rests on. None: no limit, and the same result on every machine.
 
-    In float64 on a copy of the network. Cost: two forward passes per text, an SVD per head, 20 to 60 linear programs
+    In float64 on a copy of the network. Cost: six forward passes per text, an SVD per head, 20 to 60 linear programs
     per sampled row. Source: Brunner et al. 2020, arXiv 1908.04211; Bhardwaj et al. 2021, arXiv 2106.01269; intervals,
     witnesses and the joint statement are ours.
     """
@@ -64,22 +65,23 @@ class Identifiability(Audit):
         return "identifiability"
 
     def __call__(self, model: Model, batch: Batch, tick: Tick) -> Findings:
-        double, start = model.in_float64(), time.perf_counter()
+        double = model.in_float64()
         invertible = [output_is_invertible(p.o.w) for p in double.require_net().layers]
         heads: list[Record] = []
         jobs: list[list[Job]] = []
         moved: list[Record] = []
         total = len(batch) * (1 + self.rows)
         for i in range(len(batch)):
-            seen, rng = Seen.of(double, batch.rows([i])), np.random.default_rng([self.seed, i])
+            seen, rng = Seen.of(double, batch.rows([i])), generator_of(self.seed, batch.rows([i]))
             heads += _closed_forms(seen, i, self.level, invertible, rng)
             moved.append(_put_back(seen, i, rng))
             jobs.append(_sampled(seen, i, self.level, self.rows, rng))
             tick(i + 1, total)
         rows: list[Record] = []
+        start = time.perf_counter()
         turns = [j[turn] for turn in range(self.rows) for j in jobs if turn < len(j)]
         for done, job in enumerate(turns, 1):
-            if self.seconds is not None and time.perf_counter() - start > self.seconds:
+            if self._spent(start):
                 break
             rows.append(job.solved(self.starts))
             tick(len(batch) + done * (total - len(batch)) // len(turns), total)
@@ -88,11 +90,14 @@ class Identifiability(Audit):
         pooled = read_rows(double.require_net(), batch.keep) is None
         found = findings(heads, rows, moved, width, self.level, left=len(turns) - len(rows), pooled=pooled)
         drawn = pictures(heads, rows, width)
-        shown = _example(model, batch, rows)
+        shown = None if self._spent(start) else _example(model, batch, rows)
         if shown is not None:
             drawn |= {"example": Picture(shown.figure), "example_intervals": Picture(shown.interval_figure)}
         spent = {"forwards": 6 * len(batch) + (0 if shown is None else 5)}
         return Findings(found, self.name, {"heads": heads, "rows": rows, "put_back": moved}, drawn, origin=spent)
+
+    def _spent(self, start: float) -> bool:
+        return self.seconds is not None and time.perf_counter() - start > self.seconds
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,7 +132,8 @@ class Job:
         noise = rng.normal(size=self.keys.shape), rng.normal(size=self.values.shape)
         for suffix, (k, v) in (("", (self.keys, self.values)), ("_control", noise)):
             key = key_constrained(self.a, k, v)
-            made |= {f"key_unique{suffix}": float(key.unique_nearby), f"key_condition{suffix}": key.condition}
+            known = np.nan if key.unique_nearby is None else float(key.unique_nearby)
+            made |= {f"key_unique{suffix}": known, f"key_condition{suffix}": key.condition}
         return made
 
 
@@ -155,40 +161,48 @@ def _closed_forms(
     tokens = seen.batch.tokens[0] if seen.batch.tokens is not None else ()
     marks = torch.tensor([j for j, t in enumerate(tokens) if t.special and j], dtype=torch.long)
     for layer, (whole, v) in enumerate(zip(seen.alpha, seen.v, strict=True)):
-        alpha, v, keep = whole[None, :, at].double(), v[None].double(), seen.batch.keep
+        alpha, v = whole[None, :, at].double(), v[None].double()
+        keep = torch.ones(1, whole.shape[-1], dtype=torch.bool)
         whole_mask = seen.mask[layer]
         mask = None if whole_mask is None else whole_mask[None, None, at]
         free = _null_dimensions(v, len(at), keep, mask)
         noise = torch.from_numpy(rng.normal(size=v.shape))
         shuffled = _shuffled(alpha, keep, mask, rng)
         effective = effective_attention(alpha, v, keep, allowed=mask)
+        projected = effective_attention(shuffled, v, keep, allowed=mask)
         columns = {
             "unique": (free == 0).double(),
             "unique_control": (_null_dimensions(noise, len(at), keep, mask) == 0).double(),
             "dimension": free.double(),
             "correlation": _correlation(alpha, effective, keep, mask),
-            "correlation_control": _correlation(
-                shuffled, effective_attention(shuffled, v, keep, allowed=mask), keep, mask
-            ),
+            "correlation_control": _correlation(shuffled, projected, keep, mask),
             "correlation_unconstrained": _correlation(
                 alpha, effective_attention(alpha, v, keep, "none", mask), keep, mask
             ),
             "correlation_unconstrained_control": _correlation(
                 shuffled, effective_attention(shuffled, v, keep, "none", mask), keep, mask
             ),
-            **_even(alpha, shuffled, effective, v, keep, mask, marks),
+            **_even(alpha, shuffled, effective, projected, v, keep, mask, marks),
         }
-        joint = _joint_unique(seen, layer, free, invertible[layer], at)
+        share = whole.shape[0] // v.shape[1]
+        for name, values, own in (("", v, "unique"), ("_control", noise, "unique_control")):
+            columns[own] = columns[own].repeat_interleave(share, 1)
+            columns[f"unique_layer{name}"] = columns[own]
+            if not invertible[layer]:
+                w = array(seen.model.require_net().layers[layer].o.w)
+                columns[f"unique_layer{name}"] = _unique_in_layer(array(values[0]), w, seen.keys_of(layer, int(at[0])))
+        columns["dimension"] = columns["dimension"].repeat_interleave(share, 1)
         for head in range(whole.shape[0]):
             record = {k: float(c[0, head].mean()) for k, c in columns.items()}
             where = {"text": text, "n": whole.shape[-1], "layer": layer, "head": head, "rows": len(at)}
-            out.append(where | record | {"unique_layer": joint})
+            out.append(where | record)
     return out
 
 
 def _even(
-    alpha: Tensor, shuffled: Tensor, effective: Tensor, v: Tensor, keep: Tensor, mask: Tensor | None, marks: Tensor
-) -> dict[str, Tensor]:
+    alpha: Tensor, shuffled: Tensor, effective: Tensor, projected: Tensor, v: Tensor, keep: Tensor, mask: Tensor | None,
+    marks: Tensor
+) -> dict[str, Tensor]:  # fmt: skip
     """Distance to the most even attention, and the weight on the first token and on the other special tokens, in
     raw, effective and most even attention."""
     even = max_entropy_attention(alpha, v, keep, mask)
@@ -196,9 +210,7 @@ def _even(
     columns = {
         "even_distance": (even - alpha).abs().sum(-1) / 2,
         "even_distance_control": (control - shuffled).abs().sum(-1) / 2,
-        "top_kept": (even.argmax(-1) == alpha.argmax(-1)).double(),
     }
-    projected = effective_attention(shuffled, v, keep, allowed=mask)
     named = {"": alpha, "effective_": effective, "even_": even, "shuffled_": shuffled, "shuffled_effective_": projected}
     for name, x in named.items():
         columns[f"{name}first"] = x[..., 0]
@@ -215,18 +227,16 @@ def _null_dimensions(v: Tensor, r: int, keep: Tensor, mask: Tensor | None) -> Te
     return out
 
 
-def _joint_unique(seen: Seen, layer: int, free: Tensor, invertible: bool, at: Tensor) -> float:
-    """Share of rows that are unique given the layer's output alone, all heads together.
+def _unique_in_layer(values: np.ndarray, w: np.ndarray, keys: np.ndarray) -> Tensor:
+    """Which heads' rows are unique given the layer's output alone, [1, h, 1], where the output projection w [d, h e]
+    does not tell every head's output: those that no solution of the joint equations moves. values [g, n, e].
 
-    An invertible output projection tells every head's output; otherwise the stacked equations of all heads are counted,
-    for the keys of the first row (they are the same for all rows without a window).
+    For the keys of the first row; without a window these are the same for all rows.
     """
-    if invertible:
-        return float((free[0] == 0).all(0).double().mean())
-    v = array(seen.v[layer])[:, seen.keys_of(layer, int(at[0]))]
-    heads = seen.alpha[layer].shape[0]
-    known = equations(v.repeat(heads // len(v), 0), array(seen.model.require_net().layers[layer].o.w))
-    return float(known.shape[1] == known.shape[0])
+    heads = w.shape[1] // values.shape[2]
+    known = equations(values[:, keys].repeat(heads // len(values), 0), w)
+    moved = len(keys) - np.square(known).sum(1).reshape(heads, -1).sum(1)
+    return torch.from_numpy(moved < 1e-6).double()[None, :, None]
 
 
 def _correlation(a: Tensor, b: Tensor, keep: Tensor, mask: Tensor | None) -> Tensor:

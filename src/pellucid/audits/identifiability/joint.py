@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from pellucid.audits.identifiability.polytope import Polytope, array, distance, farthest
+from pellucid.audits.identifiability.polytope import Polytope, array, distance, distribution, farthest
 from pellucid.errors import InputError
 from pellucid.methods.effective import column_space
 
@@ -45,9 +45,10 @@ def joint(alpha_rows: object, v: object, w_o: object, starts: int = 0, seed: int
     Raises: InputError if shapes do not fit. Source: ours; compare Bhardwaj et al. 2021, arXiv 2106.01269, whose remedy
     adds heads and holds per head.
     """
-    a, values, w = array(alpha_rows), array(v), array(w_o)
+    a, values, w = np.array([distribution(row) for row in array(alpha_rows)]), array(v), array(w_o)
     fits = a.ndim == 2 and values.ndim == 3 and w.ndim == 2 and a.shape[1] == values.shape[1]
-    if not fits or len(a) % len(values) or w.shape[1] != len(a) * values.shape[2]:
+    finite = np.isfinite(values).all() and np.isfinite(w).all()
+    if not fits or not finite or not values.size or len(a) % len(values) or w.shape[1] != len(a) * values.shape[2]:
         raise InputError(
             f"alpha_rows [h, m] {list(a.shape)}, v [g, m, e] {list(values.shape)} and w_o [d, h e] {list(w.shape)} do "
             "not fit together."

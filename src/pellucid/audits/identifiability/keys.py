@@ -22,9 +22,10 @@ class Alternative:
 class KeyConstrained:
     """Whether a row is unique among those that its keys can produce.
 
-    rank, needed: of J = V^T (diag a - a a^T) K, and the number of directions in which a query moves attention;
-    `unique_nearby` is rank == needed: no small change of the query keeps the output. condition: largest over least
-    of those singular values of J; a unique row with a condition of 1e6 is unique on paper alone.
+    rank, needed: of J = V^T (diag a - a a^T) K in float64, and the number of directions in which a query moves
+    attention. unique_nearby: rank == needed, no small change of the query keeps the output; False where the values have
+    too few directions for that; None where rounding hides it (rows near one-hot, whose J is all but 0). condition:
+    largest over least of those singular values of J, at most 1 / eps; a row with 1e8 is unique on paper alone.
     free_dimension: dimension of the alternatives where queries and keys may both change, all rows together; 0 means
     unique nearby. alternative: the one with the smallest query that the search found within the budget, or None.
     """
@@ -32,7 +33,7 @@ class KeyConstrained:
     rank: int
     needed: int
     condition: float
-    unique_nearby: bool
+    unique_nearby: bool | None
     free_dimension: int
     alternative: Alternative | None
 
@@ -68,9 +69,13 @@ def key_constrained(
     Source: after Bhardwaj et al. 2021, arXiv 2106.01269 (keys make weights more identifiable); the statements are ours.
     """
     a, k, v = distribution(alpha_row), array(k_head), array(v_head)
-    if k.ndim != 2 or v.ndim != 2 or not len(a) == len(k) == len(v):
+    fits = k.ndim == v.ndim == 2 and len(a) == len(k) == len(v) and k.size and v.size
+    q = None if query is None else array(query)
+    fits = fits and (q is None or (q.shape == k.shape[1:] and np.isfinite(q).all()))
+    if not fits or not np.isfinite(k).all() or not np.isfinite(v).all() or budget <= 0:
         raise InputError(
-            f"alpha_row {list(a.shape)}, k_head {list(k.shape)} and v_head {list(v.shape)} must agree in m."
+            f"alpha_row [m] {list(a.shape)}, k_head [m, d_k] {list(k.shape)}, v_head [m, e] {list(v.shape)} and query "
+            "[d_k] must fit together and be finite, and budget be above 0."
         )
     k, v = k - k.mean(0), v - v.mean(0)
     needed = int(np.linalg.matrix_rank(k)) if len(a) > 1 else 0
@@ -78,14 +83,16 @@ def key_constrained(
     s = np.linalg.svd(v.T @ spread, compute_uv=False)
     floor = max(v.shape[1], k.shape[1]) * np.finfo(float).eps
     rank = int((s > floor * s[0]).sum()) if len(s) and s[0] > 0 else 0
-    unique = rank >= needed
+    unique = None if needed <= np.linalg.matrix_rank(v) else False
+    unique = True if rank >= needed else unique
+    largest = 1 / np.finfo(float).eps
     return KeyConstrained(
         rank=rank,
         needed=needed,
-        condition=float(s[0] / s[needed - 1]) if unique and needed else np.inf if needed else 1.0,
+        condition=min(largest, float(s[0] / s[needed - 1])) if unique and needed else largest if needed else 1.0,
         unique_nearby=unique,
         free_dimension=free_dimension(len(a), k.shape[1], v.shape[1]),
-        alternative=None if query is None or not needed else _search(a, k, v, array(query), budget, starts, seed),
+        alternative=None if q is None or not needed else _search(a, k, v, q, budget, starts, seed),
     )
 
 

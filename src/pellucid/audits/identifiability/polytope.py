@@ -22,7 +22,7 @@ TIGHT = 1e-9
 
 def array(x: object) -> np.ndarray:
     """A numpy array or torch tensor as float64 numpy."""
-    return np.asarray(x.detach().cpu().numpy() if isinstance(x, torch.Tensor) else x, dtype=np.float64)
+    return np.asarray(x.detach().cpu().double().numpy() if isinstance(x, torch.Tensor) else x, dtype=np.float64)
 
 
 def distribution(alpha_row: object) -> np.ndarray:
@@ -51,7 +51,7 @@ class Polytope:
     def of(cls, alpha_row: object, v_head: object) -> "Polytope":
         """Of one row of one head; InputError if the shapes do not fit or the row is no distribution."""
         a, v = distribution(alpha_row), array(v_head)
-        if v.ndim != 2 or len(a) != len(v) or not np.isfinite(v).all():
+        if v.ndim != 2 or len(a) != len(v) or not v.size or not np.isfinite(v).all():
             raise InputError(
                 f"alpha_row [m] {list(a.shape)} and v_head [m, e] {list(v.shape)} must agree in m and be finite."
             )
@@ -118,7 +118,7 @@ def weight_interval(
     Source: ours, on the null space of Brunner et al. 2020, arXiv 1908.04211, with weights that stay at least 0.
     """
     shape = Polytope.of(alpha_row, v_head)
-    if not -len(shape.row) <= j < len(shape.row):
+    if not 0 <= j < len(shape.row):
         raise InputError(f"There is no weight {j}; the row has weights 0 to {len(shape.row) - 1}.")
     low, high = shape.interval(j)
     return min(low, float(shape.row[j])), max(high, float(shape.row[j]))
@@ -126,7 +126,10 @@ def weight_interval(
 
 def weight_intervals(alpha_row: object, v_head: object) -> tuple[np.ndarray, np.ndarray]:
     """`weight_interval` of every weight: low [m], high [m]. Cost: 2 m programs."""
-    shape = Polytope.of(alpha_row, v_head)
+    return _intervals(Polytope.of(alpha_row, v_head))
+
+
+def _intervals(shape: Polytope) -> tuple[np.ndarray, np.ndarray]:
     ends = np.array([shape.interval(j) for j in range(len(shape.row))])
     return np.minimum(ends[:, 0], shape.row), np.maximum(ends[:, 1], shape.row)
 
@@ -158,12 +161,13 @@ def witness(alpha_row: object, v_head: object, starts: int = 4, seed: int = 0, b
     Cost: 3 to 6 programs per start, and 2 m for the bound. Raises: InputError as `weight_interval`.
     Source: ours; held against the mixed-integer optimum in the tests.
     """
+    if starts < 1:
+        raise InputError(f"witness needs starts of at least 1; seen starts={starts}.")
     shape = Polytope.of(alpha_row, v_head)
     found = farthest(shape, starts, seed)
     top = None
     if bound:
-        low, high = weight_intervals(alpha_row, v_head)
-        shape.programs += 2 * len(shape.row)
+        low, high = _intervals(shape)
         top = max(float(min((high - shape.row).sum(), (shape.row - low).sum())), distance(found, shape.row))
     return Witness(found, distance(found, shape.row), top, shape.residual(found), shape.programs)
 

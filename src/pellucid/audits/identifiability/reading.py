@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from pellucid.audits.audit import ENOUGH, TOO_FEW
+from pellucid.audits.identifiability.polytope import TIGHT
 from pellucid.finding import Finding, Picture, number
 from pellucid.stats import Estimate, Statistic, over_texts
 
@@ -28,7 +29,7 @@ class Quantity:
     name: str
     table: str
     column: str
-    null: str | None
+    null: str
     unit: str
     grades: tuple[tuple[float, str], ...]
     reading: str
@@ -48,9 +49,9 @@ QUANTITIES = (
         "Given the head's output, {value} of the attention rows are the only ones possible.", GAUSSIAN, share=True,
     ),
     Quantity(
-        "unique_given_layer_output", "heads", "unique_layer", "unique_control", "share of rows", _UNIQUE,
-        "Given the layer's output, all heads together, {value} of the rows are the only ones possible.",
-        f"{GAUSSIAN}, one head alone", share=True,
+        "unique_given_layer_output", "heads", "unique_layer", "unique_layer_control", "share of rows", _UNIQUE,
+        "Given only the layer's output, to which all heads add, {value} of the rows are the only ones possible.",
+        f"{GAUSSIAN}, the same output projection", share=True,
     ),
     Quantity(
         "raw_effective_correlation", "heads", "correlation", "correlation_control", "Pearson's r", _ALIKE,
@@ -113,11 +114,11 @@ QUANTITIES = (
 )  # fmt: skip
 
 LIMITS = {
-    "heads": "Per head; the layer's output and the logits leave at least as much open.",
+    "heads": "What the layers behind make of an output is left out: the logits alone leave more open.",
     "rows": "Same output does not mean that these queries and keys could produce it: see unique_given_keys.",
     "full": "All rows of each text, padding apart.",
-    "cls": "The row that the head reads, in every layer; other rows are freer where nothing reads them.",
-    "pooled": "This head reads all rows (mean pooling); level='cls' looks at the first, level='full' at all.",
+    "cls": "The first row, in every layer; level='full' looks at all rows.",
+    "pooled": "This classifier reads all rows (mean pooling); level='cls' looks at the first, level='full' at all.",
 }
 
 
@@ -158,11 +159,9 @@ def findings(
         for where, low, high in cut:
             mine = [r for r in tables[q.table] if low < r["n"] <= high]
             found = over_texts(_by_text(mine, q.column), q.statistic, q.share)
-            null = (
-                Estimate(None, None, 0) if q.null is None else over_texts(_by_text(mine, q.null), q.statistic, q.share)
-            )
+            null = over_texts(_by_text(mine, q.null), q.statistic, q.share)
             limits = (LIMITS[q.table], *common, *(late if q.table == "rows" else []))
-            counts = {"rows": sum(int(r.get("rows", 1)) for r in mine)}
+            counts = {"rows": sum(int(r.get("rows", 1)) for r in mine if np.isfinite(r[q.column]))}
             out.append(_finding(q, where, found, null, limits, counts))
     return out + [_put_back(moved, where, low, high) for where, low, high in cut]
 
@@ -171,7 +170,7 @@ def _finding(
     q: Quantity, where: str, found: Estimate, null: Estimate, limits: tuple[str, ...], counts: dict[str, int]
 ) -> Finding:
     if found.value is None:
-        grade, reading = "NOT MEASURED", "No row was measured here."
+        grade, reading = "NOT MEASURED", "No row has what this is about, or none was measured."
     else:
         grade = next(word for limit, word in q.grades if found.value <= limit + 1e-12)
         reading = q.reading.format(value=_said(found.value, q.share), null=_said(null.value, q.share))
@@ -194,23 +193,28 @@ def _said(x: float | None, share: bool) -> str:
 
 def _put_back(moved: Sequence[Record], where: str, low: int, high: int) -> Finding:
     """The proof in the model: alternatives do not move the logits, random attention as far away does."""
-    mine = [r for r in moved if low < r["n"] <= high]
+    among = [r for r in moved if low < r["n"] <= high]
+    mine = [r for r in among if r["mean_distance"] > TIGHT]
     ours = ("effective_moved", "even_moved", "witness_moved")
-    worst = max((float(r[k]) for r in mine for k in ours), default=0.0)
-    control = over_texts([[max(r["random_moved"], r["witness_random_moved"])] for r in mine], np.median)
-    other = 0.0 if control.value is None else control.value
-    grade = "MOVED" if worst > SAME else "SAME LOGITS" if other > 1e3 * max(worst, 1e-15) else "NOTHING TO MOVE"
+    found = over_texts([[max(float(r[k]) for k in ours)] for r in mine], np.max)
+    control = over_texts([[max(r["random_moved"], r["witness_random_moved"])] for r in mine], np.max)
+    grade, reading = "NOTHING TO MOVE", "Every row looked at is unique, so there is no other attention to put back."
+    if found.value is not None and control.value is not None:
+        grade = "MOVED" if found.value > SAME else "SAME LOGITS" if control.value > 1e3 * found.value else "NO LEVERAGE"
+        median = float(np.median([max(r["random_moved"], r["witness_random_moved"]) for r in mine]))
+        reading = (
+            f"Put back into the model, other attention with the same head output moves no logit by more than "
+            f"{found.value:.0e}; random attention as far away moves one by up to {control.value:.2g} ({median:.2g} in "
+            "the median text)."
+        )
     if 0 < len(mine) < ENOUGH:
         grade = TOO_FEW
-    reading = (
-        f"Put back into the model, other attention with the same head output moves no logit by more than {worst:.0e}; "
-        f"random attention as far away moves one by {other:.2g} (median)."
-    )
     return Finding(
-        "identifiability", "logits_moved", worst, None, control.value, len(mine), grade, reading,
-        ("Where every row is unique, the alternatives are the attention itself.",), "logit, largest", where,
-        "random attention at the same distance, in the same rows", control.interval,
-        {"forwards": 5 * len(mine)},
+        "identifiability", "logits_moved", found.value, found.interval, control.value, len(mine), grade, reading,
+        ("Put back: the first row of every head at once, effective and most even; a far witness in one head per text.",
+         f"{len(among) - len(mine)} of {len(among)} texts have nothing to put back, as their rows are unique."),
+        "logit, the largest of all texts", where, "random attention as far away as the most even one, or the witness",
+        control.interval, {"forwards": 5 * len(mine)},
     )  # fmt: skip
 
 

@@ -26,9 +26,11 @@ def rank(v: Float[Tensor, "b g m e"], keep: Bool[Tensor, "b m"] | None = None, c
     far the count may be trusted: it peaks where m is about e + 1.
     Cost: one SVD of [m, e] per head. Raises: InputError if the shapes do not fit.
     """
-    keep = torch.ones(v.shape[0], v.shape[2], dtype=torch.bool) if keep is None else keep
+    keep = torch.ones(v.shape[0], v.shape[2], dtype=torch.bool) if keep is None else keep.bool()
     if v.dim() != 4 or keep.shape != (v.shape[0], v.shape[2]):
         raise InputError(f"v [b, g, m, e] {list(v.shape)} and keep [b, m] {list(keep.shape)} must agree in b and m.")
+    if not bool(keep.any(-1).all()) or not bool(torch.isfinite(v).all()):
+        raise InputError("rank needs a key in every row of keep, and finite values.")
     found = [_of(x[:, k].double(), constraint) for x, k in zip(v, keep.to(v.device), strict=True)]
     return Rank(*(torch.stack(part) for part in zip(*found, strict=True)))
 
@@ -51,5 +53,5 @@ def null_space_dimension(
     max(0, m - e - 1) for [V, 1] and max(0, m - e) for V, unless values repeat. Cost and errors: as `rank`.
     Source: Brunner et al. 2020, arXiv 1908.04211, for V; with rows that sum to one it is [V, 1] that decides.
     """
-    keep = torch.ones(v.shape[0], v.shape[2], dtype=torch.bool) if keep is None else keep
+    keep = torch.ones(v.shape[0], v.shape[2], dtype=torch.bool) if keep is None else keep.bool()
     return keep.to(v.device).sum(-1, keepdim=True) - rank(v, keep, constraint).rank
