@@ -13,11 +13,12 @@ from rich.console import Console
 from rich.table import Table
 
 import pellucid
-from benchmarks import batching, bfloat16, carried_vectors, identifiability, mixing, one_backward
+from benchmarks import batching, bfloat16, carried_vectors, erasure, identifiability, mixing, one_backward
 from pellucid.records import dumps, write_whole
 
 ALL = {
-    m.__name__.split(".")[-1]: m for m in (one_backward, batching, bfloat16, carried_vectors, identifiability, mixing)
+    m.__name__.split(".")[-1]: m
+    for m in (one_backward, batching, bfloat16, carried_vectors, identifiability, mixing, erasure)
 }
 
 

@@ -13,6 +13,7 @@ from pellucid.finding import Finding, Picture, number
 from pellucid.stats import (
     Estimate,
     Statistic,
+    Survival,
     fewer,
     hits_by_chance,
     holm,
@@ -321,10 +322,10 @@ def pictures(
     made = {"delta": Picture(curves, *_delta(used))}
     drawn, where = {}, {"random": {}, "": {}}  # type: ignore[var-annotated]
     for name in ORDERINGS:
-        mine = [s for s in steps if s["ordering"] == name]
-        if mine:
-            s = survival([r["fraction"] for r in mine], [r["flipped"] for r in mine])
-            where["random" if name == "random" else ""][name.replace("_", " ")] = (s.x, s.share, s.low, s.high)
+        once = {r["text"]: r for r in steps if r["ordering"] == name}  # one draw per text: texts are what is counted
+        if once:
+            s = survival([r["fraction"] for r in once.values()], [r["flipped"] for r in once.values()])
+            where["random" if name == "random" else ""][name.replace("_", " ")] = _stairs(s)
     drawn = where[""]
     if drawn:
         made["flips"] = Picture(
@@ -347,6 +348,12 @@ def pictures(
         f"Text {one + 1}: where attention and effect part most",
     )  # fmt: skip
     return made
+
+
+def _stairs(s: Survival) -> tuple[Any, ...]:
+    """A survival curve as steps: each share holds until the next fraction."""
+    x = np.repeat(s.x, 2)[1:]
+    return (x, *(np.repeat(y, 2)[:-1] for y in (s.share, s.low, s.high)))
 
 
 def _delta(used: Sequence[Record]) -> tuple[Any, ...]:

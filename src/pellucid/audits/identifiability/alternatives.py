@@ -169,16 +169,8 @@ def alternatives(
     Cost: five forward passes, 5 to 20 linear programs per row, and two per token for the first row.
     Raises: InputError for a layer, head or row that is not there.
     """
-    double = model.in_float64()
-    batch = text if isinstance(text, Batch) else model.batch(text)
-    if len(batch) != 1:
-        raise InputError(f"alternatives takes one text; {len(batch)} were given.")
-    if type(layer) is not int or type(head) is not int:
-        raise InputError(f"alternatives takes whole numbers as layer and head; seen layer={layer!r}, head={head!r}.")
-    at = layer_of(model, "alternatives", layer, head)
-    if model.limit is not None and batch.input_ids.shape[1] > model.limit:
-        raise InputError(f"The text has {batch.input_ids.shape[1]} tokens; {model.id!r} reads at most {model.limit}.")
-    seen = Seen.of(double, model.named(batch.to(model.device)))
+    at = layer_of(model, "alternatives", *_whole(layer, head))
+    seen = Seen.of(model.in_float64(), _one(model, text))
     n = seen.alpha[at].shape[-1]
     chosen = tuple(range(n)) if rows is None else tuple(rows)
     if not chosen or any(type(i) is not int or not 0 <= i < n for i in chosen):
@@ -222,6 +214,23 @@ def alternatives(
         high,
         key_constrained(a, k, values, q, seed=seed),
     )
+
+
+def _whole(layer: object, head: object) -> tuple[int, int]:
+    if type(layer) is not int or type(head) is not int:
+        raise InputError(f"alternatives takes whole numbers as layer and head; seen layer={layer!r}, head={head!r}.")
+    return layer, head
+
+
+def _one(model: Model, text: Text | Batch) -> Batch:
+    """The one text, with tokens, on the model's device; InputError for several or a text over the model's limit."""
+    batch = text if isinstance(text, Batch) else model.batch(text)
+    n = batch.input_ids.shape[1]
+    if len(batch) != 1:
+        raise InputError(f"alternatives takes one text; {len(batch)} were given.")
+    if model.limit is not None and n > model.limit:
+        raise InputError(f"The text has {n} tokens; {model.id!r} reads at most {model.limit}.")
+    return model.named(batch.to(model.device))
 
 
 def shift(seen: Seen, rows: Mapping[tuple[int, int, int], np.ndarray]) -> float:
