@@ -526,6 +526,19 @@ def test_models_that_decide_nothing_or_show_too_little() -> None:
         ask(lower, text(lower))
 
 
+@pytest.mark.parametrize("family", ["bert", "modernbert", "modernbert_mean"])
+def test_the_map_of_heads_is_the_level_of_one_layer_and_head(family: str) -> None:
+    model = tiny.opened(family)
+    batch = text(model)
+    found = pellucid.audit(model, batch, "erasure_heads")
+    for row in found.tables["effects"]:
+        at = place(model, batch, "layer", row["layer"], row["head"])
+        e = effects(at, [[i] for i in range(1, 7)], Judge(at.logits, model.problem))
+        assert row["largest_effect"] == pytest.approx(e.effect.max(), abs=FINE)
+        assert row["everything_js"] == pytest.approx(e.everything, abs=FINE)
+        assert row["hit"] == pytest.approx(float(e.top @ (share_of_best(e.effect) > 0)))
+
+
 def test_heads_that_matter_are_marked() -> None:
     model, batch = planted.trustworthy(2, 20)
     found = pellucid.audit(model, batch, "erasure_heads")

@@ -4,13 +4,18 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from pellucid.audits.audit import ENOUGH, TOO_FEW, Audit, Tick, register
-from pellucid.audits.erasure.effects import Judge, effects, share_of_best, units_of
-from pellucid.audits.erasure.places import place
+from pellucid.audits.erasure.effects import Judge, Units, masks, share_of_best, units_of
+from pellucid.encoder.forward import encode, finish, settle
 from pellucid.encoder.model import Model
+from pellucid.encoder.ops import Ops, Recorded
+from pellucid.encoder.readout import left_of
 from pellucid.errors import InputError
 from pellucid.finding import Finding, Findings, Picture
+from pellucid.methods.method import slabs
 from pellucid.stats import benjamini_hochberg, hits_by_chance, kendall, over_texts
 from pellucid.types import Batch
 
@@ -48,24 +53,71 @@ class ErasureHeads(Audit):
             text = batch.rows([i])
             assert text.tokens is not None
             units = units_of(text.tokens[0], self.words)
-            for layer, head in places if len(units) > 1 else ():
-                at = place(model, text, "layer", layer, head)
-                found = effects(at, units, Judge(at.logits, model.problem))
-                best = share_of_best(found.effect) > 0
-                rows.append(
-                    {
-                        "text": i, "layer": layer, "head": head, "units": len(units),
-                        "hit": float(found.top @ best), "chance": float(best.mean()),
-                        "largest_effect": float(found.effect.max()), "everything_js": found.everything,
-                        "tau": kendall(found.alpha, found.effect),
-                    }
-                )  # fmt: skip
+            if len(units) > 1:
+                rows += _measured(model, text, i, units)
             tick(i + 1, len(batch))
         table = _by_head(rows, places)
         shape = (len(layers), max(layer.heads for layer in layers))
         return Findings(
             _findings(table), self.name, {"effects": rows, "heads": table}, _pictures(table, shape) if rows else {}
         )
+
+
+def _measured(model: Model, text: Batch, index: int, units: Units) -> list[Record]:
+    """One record per layer and head of one text."""
+    ops, net = Recorded(streams=True, values=True), model.require_net()
+    with torch.no_grad():
+        logits = encode(ops, net, model.embed(text), text.keep)[0]
+        n, u, judge = text.input_ids.shape[1], len(units), Judge(logits, model.problem)
+        kept = masks(units, [*([i] for i in range(u)), range(u)], n).to(logits.device)
+        out: list[Record] = []
+        for layer, table in enumerate(net.layers):
+            alpha, v = ops.tape[f"{layer}.attn.probs"][0], ops.seen[f"{layer}.attn.mix"][0]
+            y = erased_by_head(model, text, layer, alpha, v, ops.seen[f"{layer}.in"], kept)
+            for head in range(table.heads):
+                e, weight = judge.effect(y[head]), alpha[head].mean(0).double().cpu().numpy()
+                a = np.array([weight[g].sum() for g in units])
+                best = share_of_best(e[:u]) > 0
+                out.append(
+                    {
+                        "text": index,
+                        "layer": layer,
+                        "head": head,
+                        "units": u,
+                        "hit": float(share_of_best(a) @ best),
+                        "chance": float(best.mean()),
+                        "largest_effect": float(e[:u].max()),
+                        "everything_js": float(e[u]),
+                        "tau": kendall(a, e[:u]),
+                    }
+                )
+    return out
+
+
+def erased_by_head(model: Model, text: Batch, layer: int, alpha: Tensor, v: Tensor, x: Tensor, kept: Tensor) -> Tensor:
+    """Logits [h, k, c] of one text with the keys erased in one head of one layer at a time, for k masks [k, n].
+
+    alpha [h, r, n], v [h, n, e] and the block's input x [1, n, d] are the model's own, so that the layer's queries,
+    keys and other heads are not computed again. The same as the audit's level "layer" with a head.
+    """
+    net, (h, r, n) = model.require_net(), alpha.shape
+    base = (alpha @ v).transpose(0, 1).flatten(1)
+    parts = []
+    for head in range(h):
+        changed = left_of(alpha[head] * kept[:, None, :], True) @ v[head]
+        mixed = base.expand(len(kept), -1, -1).clone().view(len(kept), r, h, -1)
+        mixed[:, :, head] = changed
+        parts.append(mixed.flatten(2))
+    every, out = torch.cat(parts), []
+    for some in slabs(len(every), n):
+        part = every[some]
+        keep = text.keep.expand(len(part), -1)
+        y = settle(Ops(), str(layer), net.layers[layer], part, x[:, :r].expand(len(part), -1, -1))
+        if layer == len(net.layers) - 1:
+            out.append(finish(Ops(), net, y, keep))
+        else:
+            out.append(encode(Ops(), net, y, keep, layer + 1))
+    return torch.cat(out).view(h, len(kept), -1)
 
 
 def _by_head(rows: list[Record], places: list[tuple[int, int]]) -> list[Record]:
