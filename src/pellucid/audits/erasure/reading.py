@@ -334,9 +334,9 @@ def pictures(
     top, other = (np.array([t[c] for t in used]) for c in _ONE)
     cells = np.array([[(top * other).mean(), (top * (1 - other)).mean()],
                       [((1 - top) * other).mean(), ((1 - top) * (1 - other)).mean()]])  # fmt: skip
-    sides = ["flips", "does not flip"]
+    sides = ["flips", "holds"]
     made["two_by_two"] = Picture(
-        maps, {"share of texts": cells}, [f"top unit {s}" for s in sides], [f"another {s}" for s in sides],
+        maps, {"share of texts": cells}, [f"top {s}" for s in sides], [f"another {s}" for s in sides],
         "Most attended unit against one random other",
     )  # fmt: skip
     one = max(used, key=lambda t: t["regret"])["text"]
