@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import jaxtyping
 import numpy as np
 import pytest
 import tiny
@@ -53,6 +54,12 @@ def state(hf: nn.Module) -> dict[str, Any]:
 
 
 # --- names and folders
+
+
+@pytest.fixture(autouse=True)
+def _as_for_a_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Refusals are for people, who have no annotations executed."""
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 
 @pytest.mark.parametrize("source", [DEMO, str(DEMO)], ids=["path", "text"])
