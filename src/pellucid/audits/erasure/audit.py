@@ -127,10 +127,10 @@ class Erasure(Audit):
             count[: r.shape[-1]] += 1
         for t in texts:
             if t["units"]:
-                text = Text.of(self, model, batch.rows([t["text"]]), t["text"])
-                assert text is not None
-                assert isinstance(text.place, LastRow)
-                t["mean_js"] = float(text.judge.effect(averaged(text.place, total / count)[None])[0])
+                at = place(model, batch.rows([t["text"]]), self.level, self.layer, self.head, self.renormalise)
+                assert isinstance(at, LastRow)
+                judge = Judge(at.logits, model.problem)
+                t["mean_js"] = float(judge.effect(averaged(at, total / count)[None])[0])
 
 
 @dataclass(frozen=True, eq=False)
