@@ -449,7 +449,7 @@ def test_the_way_out_of_a_failed_parity_says_what_is_lost() -> None:
     model = pellucid.load(hf, access="gradients")
     a = pellucid.explain(model, TEXT, "gradient_x_input", target="all")[0]
     np.testing.assert_allclose(a.explained, logits(hf)[0].numpy(), rtol=1e-9)
-    with pytest.raises(PellucidError, match=r"'decompx' needs ENCODER access.*lowered to 'gradients'.*out of reach"):
+    with pytest.raises(PellucidError, match=r"'decompx' needs READOUT access.*lowered to 'gradients'.*out of reach"):
         pellucid.explain(model, TEXT)
     outputs = pellucid.load(hf, access="outputs")
     with pytest.raises(PellucidError, match="'gradient_x_input' needs GRADIENTS access"):
@@ -635,7 +635,7 @@ def test_an_unknown_architecture_keeps_the_methods_that_need_less(case: str) -> 
     access = UNKNOWN[case][2]
     assert (model.family, model.access, model.net, model.parity) == ("unknown", access, None, None)
     assert hf.config.model_type in model.lost
-    with pytest.raises(PellucidError, match=r"'decompx' needs ENCODER access.*the decomposition.*out of reach"):
+    with pytest.raises(PellucidError, match=r"'decompx' needs READOUT access.*the decomposition.*out of reach"):
         pellucid.explain(model, batch)
     expected = torch.cat([logits(hf, batch.rows([i])) for i in range(2)]).numpy()
     for method in ("gradient_x_input", "integrated_gradients", "leave_one_out_delete", "random"):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pellucid._version import __version__
 
 if TYPE_CHECKING:
-    from pellucid import audits, errors, methods
+    from pellucid import audits, errors, methods, zoo
     from pellucid.attribution import Attribution
     from pellucid.audits import AUDITS
     from pellucid.encoder.load import load
@@ -66,11 +66,12 @@ __all__ = [
     "methods",
     "read_records",
     "write_records",
+    "zoo",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("audits", "errors", "methods"):
+    if name in ("audits", "errors", "methods", "zoo"):
         return import_module(f"pellucid.{name}")
     if name not in _HOME:
         raise AttributeError(f"module 'pellucid' has no attribute {name!r}; it has {', '.join(__all__)}")

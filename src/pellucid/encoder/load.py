@@ -3,6 +3,7 @@
 import copy
 import inspect
 from contextlib import ExitStack
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,6 +15,7 @@ from pellucid.encoder import forward
 from pellucid.encoder.forward import Net
 from pellucid.encoder.model import Access, Model, at_rest, hf_logits, unpadded_logits
 from pellucid.encoder.ops import Ops
+from pellucid.encoder.pooled import Pooled, pooling
 from pellucid.encoder.weights import Fingerprint, first_bad, plain_state, refuse_quantised
 from pellucid.errors import InputError, ParityError, UnsupportedModel
 from pellucid.families import FAMILIES
@@ -88,19 +90,25 @@ def _load(
             "sequence classifiers, whose logits are [texts, classes]."
         )
     vectors = (known and access != "outputs") or _reads_vectors(hf, probe, theirs, takes)
-    net, level, lost = _rebuild(hf, config, compute, access, vectors)
-    parity = None if net is None else _parity(net, probe, theirs, own)
-    if net is not None and own in (torch.float16, torch.bfloat16):
-        _check_in_full(net, hf, probe, takes, compute)
+    built, level, lost = _rebuild(hf, config, compute, access, vectors)
+    parity = None
+    if isinstance(built, Pooled):
+        with at_rest(hf):
+            parity = _within(pooling(hf, built, probe.to(theirs.device), takes).logits, theirs, own)
+    elif built is not None:
+        parity = _parity(built, probe, theirs, own)
+        if own in (torch.float16, torch.bfloat16):
+            _check_in_full(built, hf, probe, takes, compute)
     return Model(
         hf=hf,
         tokenizer=tokenizer,
-        family=config.model_type if net is not None else "unknown",
+        family="unknown" if built is None else config.model_type,
         access=level,
         labels=_labels(config, theirs.shape[1]),
         problem=_problem(config, theirs.shape[1]),
-        limit=_limit(hf, tokenizer),
-        net=net,
+        limit=_limit(hf, tokenizer, isinstance(built, Net)),
+        net=built if isinstance(built, Net) else None,
+        pooled=built if isinstance(built, Pooled) else None,
         parity=parity,
         fingerprint=Fingerprint.of(hf),
         id=str(source) if isinstance(source, (str, Path)) else config.name_or_path or type(hf).__name__,
@@ -168,6 +176,9 @@ def _open(
         raise InputError(f"The folder {name!r} has no config.json, so it holds no Hugging Face model.")
     if not folder.exists() and (folder.is_absolute() or name.startswith(".") or name.count("/") > 1):
         raise InputError(f"There is no folder {name!r}.")
+    for family in FAMILIES:
+        if family.module is not None:
+            import_module(family.module)
     try:
         hf, info = AutoModelForSequenceClassification.from_pretrained(
             name, dtype=dtype or torch.float32, output_loading_info=True
@@ -209,8 +220,9 @@ def _check_object(hf: nn.Module, device: str | torch.device | None) -> None:
 
 def _rebuild(
     hf: nn.Module, config: Any, compute: torch.dtype, access: str | None, vectors: bool
-) -> tuple[Net | None, Access, str]:
-    """Our network and the level of access; the sentence tells what is lost below ENCODER."""
+) -> tuple[Net | Pooled | None, Access, str]:
+    """Our network, or what follows its last attention, and the level of access; the sentence tells what is lost below
+    ENCODER."""
     lower = Access.GRADIENTS if vectors and access != "outputs" else Access.OUTPUTS
     kind = config.model_type
     what = "the decomposition, and the methods that read attention, are out of reach"
@@ -223,7 +235,10 @@ def _rebuild(
     family = FAMILIES.get(kind)
     family.check(config)
     state = {k: _usable(v, compute) for k, v in plain_state(hf).items()}
-    return family.build(Weights(state), config), Access.ENCODER, ""
+    built = family.build(Weights(state), config)
+    if isinstance(built, Net):
+        return built, Access.ENCODER, ""
+    return built, Access.READOUT, "Its last attention and what follows are rebuilt, the layers below are not."
 
 
 def _usable(v: Tensor, compute: torch.dtype) -> Tensor:
@@ -238,7 +253,7 @@ def _reach(config: Any) -> int:
         longest = getattr(config, "max_position_embeddings", None)
         return min(24, longest) if isinstance(longest, int) and longest > 0 else 24
     family = FAMILIES.get(config.model_type)
-    return min(family.reach(config), family.limit(config))
+    return min(family.reach(config), family.limit(config) or family.reach(config))
 
 
 def probe_batch(config: Any, n: int, typed: bool) -> Batch:
@@ -302,11 +317,16 @@ def _reads_vectors(hf: nn.Module, probe: Batch, theirs: Tensor, takes: frozenset
 
 
 def _parity(net: Net, probe: Batch, theirs: Tensor, own: torch.dtype) -> float:
-    """The largest difference of logits relative to the largest logit; ParityError above the tolerance."""
+    """How far our network's logits are from theirs."""
     probe = probe.to(theirs.device)
     with torch.no_grad():
         x = forward.embed(net, probe.input_ids, probe.token_type_ids)
         ours = forward.encode(Ops(), net, x, probe.keep)
+    return _within(ours, theirs, own)
+
+
+def _within(ours: Tensor, theirs: Tensor, own: torch.dtype) -> float:
+    """The largest difference relative to the largest logit of theirs; ParityError above the tolerance."""
     difference = (ours - theirs.to(ours.dtype)).abs().max().item()
     largest = theirs.abs().max().item()
     parity = difference / max(largest, 1e-6)
@@ -352,14 +372,13 @@ def _problem(config: Any, classes: int) -> str:
     return "regression" if declared == "regression" or classes == 1 else "single_label"
 
 
-def _limit(hf: nn.Module, tokenizer: Any) -> int | None:
+def _limit(hf: nn.Module, tokenizer: Any, rebuilt: bool) -> int | None:
     """The longest input in tokens: the least of what the tokenizer, the family and the table of positions say."""
     config: Any = hf.config
     limits = [getattr(tokenizer, "model_max_length", None)]
-    if config.model_type in FAMILIES:
-        limits.append(FAMILIES.get(config.model_type).limit(config))
-    else:
-        limits.append(getattr(config, "max_position_embeddings", None))
+    family = FAMILIES.get(config.model_type) if config.model_type in FAMILIES else None
+    limits.append(getattr(config, "max_position_embeddings", None) if family is None else family.limit(config))
+    if not rebuilt:
         for name, table in hf.named_modules():  # positions numbered from the padding id, as RoBERTa's kin do
             if "position" in name and isinstance(table, nn.Embedding) and table.padding_idx is not None:
                 limits.append(table.num_embeddings - table.padding_idx - 1)

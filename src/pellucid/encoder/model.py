@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from pellucid.encoder import forward
 from pellucid.encoder.forward import Net
 from pellucid.encoder.ops import Ops
+from pellucid.encoder.pooled import Pooled, Pooling, pooling
 from pellucid.encoder.weights import Fingerprint, in_dtype
 from pellucid.errors import AccessError, InputError, ModelChanged
 from pellucid.types import Batch, Text, Token
@@ -53,6 +54,7 @@ def unpadded_logits(hf: nn.Module, batch: Batch, words: Tensor | None, takes: fr
     """
     lengths = batch.lengths
     alone = getattr(hf.config, "pad_token_id", None) is None
+    both = getattr(hf, "structure_from_ids", False)  # a hierarchical model: ids tell where sentences end
     groups: dict[int, list[int]] = {}
     for i, n in enumerate(lengths):
         groups.setdefault(i if alone else -n, []).append(i)
@@ -60,7 +62,7 @@ def unpadded_logits(hf: nn.Module, batch: Batch, words: Tensor | None, takes: fr
     for rows in groups.values():
         n, types = lengths[rows[0]], batch.token_type_ids
         inputs = {
-            "input_ids": batch.input_ids[rows, :n] if words is None else None,
+            "input_ids": batch.input_ids[rows, :n] if words is None or both else None,
             "inputs_embeds": None if words is None else words[rows, :n],
             "attention_mask": batch.keep[rows, :n].long(),
             "token_type_ids": types[rows, :n] if types is not None and "token_type_ids" in takes else None,
@@ -74,7 +76,8 @@ def unpadded_logits(hf: nn.Module, batch: Batch, words: Tensor | None, takes: fr
 class Model:
     """A classifier opened by `pellucid.load`.
 
-    `net` is the network in our operations (None below ENCODER access), computing in `dtype` (at least float32).
+    `net` is the network in our operations (None below ENCODER access), computing in `dtype` (at least float32);
+    `pooled`, where the access is READOUT, what follows the attention over the model's own states.
     `parity` is the largest difference of our logits and Hugging Face's on a probe batch, relative to the largest logit.
     `problem` tells how logits become probabilities; `limit` is the longest input in tokens, None if there is none.
     """
@@ -94,6 +97,7 @@ class Model:
     device: torch.device
     takes: frozenset[str]
     lost: str = ""
+    pooled: Pooled | None = None
 
     def __repr__(self) -> str:
         parity = "no parity" if self.parity is None else f"parity {self.parity:.1e}"
@@ -115,14 +119,17 @@ class Model:
         return self.net
 
     def in_float64(self) -> "Model":
-        """The same with its network copied to float64, for audits whose statements are exact; ENCODER access.
+        """The same with its network copied to float64, for audits whose statements are exact; READOUT access.
 
-        The embedding tables stay as they are: what enters the first block is the same number in both.
+        The embedding tables stay as they are, and so does what a READOUT model computes below its last attention: what
+        enters our network is the same number in both.
         """
-        net = self.require_net()
         if self.dtype == torch.float64:
             return self
         f64 = torch.float64
+        if self.pooled is not None:
+            return replace(self, pooled=in_dtype(self.pooled, f64), dtype=f64)
+        net = self.require_net()
         double = Net(net.embedding, in_dtype(net.layers, f64), in_dtype(net.final, f64), in_dtype(net.head, f64))
         return replace(self, net=double, dtype=f64)
 
@@ -145,6 +152,12 @@ class Model:
             if self.net is not None:
                 return forward.encode(Ops(), self.net, self.embed(batch), batch.keep)
             return self.hf_logits(batch)
+
+    def pooling(self, batch: Batch) -> Pooling:
+        """What the last attention of a READOUT model reads: one forward pass of the Hugging Face model."""
+        assert self.pooled is not None
+        with at_rest(self.hf) as hf:
+            return pooling(hf, self.pooled, batch, self.takes)
 
     def hf_logits(self, batch: Batch, words: Tensor | None = None) -> Tensor:
         """The Hugging Face model's own logits, from ids or from word embeddings `words`, in at least float32."""

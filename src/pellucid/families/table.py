@@ -8,6 +8,7 @@ from torch import Tensor
 
 from pellucid.encoder.activations import ACTIVATIONS, Activation
 from pellucid.encoder.forward import Linear, Net, Norm
+from pellucid.encoder.pooled import Pooled
 from pellucid.errors import UnsupportedModel
 from pellucid.registry import Registry
 
@@ -46,14 +47,17 @@ class Family:
     """A kind of architecture.
 
     `closed` maps each configuration field whose other values we do not implement to the values that we do.
-    `reach` tells from the configuration how long a probe text must be to exercise every rule (windows, buckets).
+    `reach` tells from the configuration how long a probe text must be to exercise every rule (windows, buckets);
+    `limit` how long a text may be, None without a limit. `build` gives the whole network, or what follows the last
+    attention. `module` is what must be imported for transformers to know the architecture.
     """
 
     model_type: str
-    build: Callable[[Weights, Config], Net]
+    build: Callable[[Weights, Config], Net | Pooled]
     closed: Mapping[str, tuple[object, ...]] = field(default_factory=dict)
     reach: Callable[[Config], int] = lambda config: 24
-    limit: Callable[[Config], int] = lambda config: int(config.max_position_embeddings)
+    limit: Callable[[Config], int | None] = lambda config: int(config.max_position_embeddings)
+    module: str | None = None
 
     def check(self, config: Config) -> None:
         """Refuse, by field name, a configuration value that is not implemented."""

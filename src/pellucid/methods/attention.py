@@ -6,9 +6,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from pellucid.encoder.forward import encode, even, read_rows
+from pellucid.encoder.forward import allowed, encode, even, read_rows
 from pellucid.encoder.model import Access, Model
 from pellucid.encoder.ops import Recorded
+from pellucid.encoder.pooled import Pooling
 from pellucid.errors import InputError
 from pellucid.methods.method import Guarantees, Method, Scores, register, target_free
 from pellucid.types import Batch, Target
@@ -26,29 +27,64 @@ def recorded(model: Model, batch: Batch) -> tuple[Tensor, list[Tensor]]:
 
 def reading(model: Model, batch: Batch, rows: int) -> Tensor:
     """How the head weighs `rows` rows, [b, rows]: one on the first, or evenly on the real ones."""
-    net = model.require_net()
     like = torch.zeros(1, dtype=model.dtype, device=batch.keep.device)
-    if read_rows(net, batch.keep) is None:
+    if model.net is not None and read_rows(model.net, batch.keep) is None:
         return even(batch.keep, like)
     return torch.eye(1, rows, dtype=model.dtype, device=batch.keep.device).expand(len(batch), rows)
 
 
 def layer_of(model: Model, who: str, layer: int, head: int | None) -> int:
-    """The layer counted from 0; InputError for a layer or head that the model does not have."""
-    layers = model.require_net().layers
-    if not -len(layers) <= layer < len(layers):
-        raise InputError(f"{who} has no layer={layer}; {model.id!r} has layers 0 to {len(layers) - 1}.")
-    heads = layers[layer].heads
-    if head is not None and not 0 <= head < heads:
-        raise InputError(f"{who} has no head={head}; layer {layer} has heads 0 to {heads - 1}.")
-    return layer % len(layers)
+    """The layer counted from 0; InputError for a layer or head that the model does not have.
+
+    The attention that a READOUT model ends with is its one layer, of one head.
+    """
+    heads = [1] if model.net is None else [table.heads for table in model.net.layers]
+    if not -len(heads) <= layer < len(heads):
+        raise InputError(f"{who} has no layer={layer}; {model.id!r} has layers 0 to {len(heads) - 1}.")
+    if head is not None and not 0 <= head < heads[layer]:
+        raise InputError(f"{who} has no head={head}; layer {layer} has heads 0 to {heads[layer] - 1}.")
+    return layer % len(heads)
 
 
-def row_scores(model: Model, batch: Batch, alpha: Tensor, head: int | None, logits: Tensor, target: Target) -> Scores:
-    """The row that the head reads of alpha [b, h, r, n], as scores that no target changes."""
+@dataclass(frozen=True, eq=False)
+class Mixed:
+    """One layer's attention alpha [b, h, r, m] over values v [b, g, m, e], for the r rows that the network computes.
+
+    keep [b, m]: real keys; allowed: the layer's mask if it has a window. pooling: of a READOUT model, whose keys are
+    the states it pools.
+    """
+
+    logits: Tensor
+    alpha: Tensor
+    v: Tensor
+    keep: Tensor
+    allowed: Tensor | None = None
+    pooling: Pooling | None = None
+
+
+def mixed(model: Model, batch: Batch, layer: int) -> Mixed:
+    """What one layer mixes, and with which weights: one forward pass."""
+    if model.net is None:
+        p = model.pooling(batch)
+        return Mixed(p.logits, p.alpha[:, None, None], p.states[:, None], p.keep, None, p)
+    ops, net, table = Recorded(values=True), model.net, model.net.layers[layer]
+    with torch.no_grad():
+        logits = encode(ops, net, model.embed(batch), batch.keep)
+    rows = read_rows(net, batch.keep) if layer == len(net.layers) - 1 else None
+    mask = None if table.window is None else allowed(table, batch.keep, rows)
+    return Mixed(logits, ops.tape[f"{layer}.attn.probs"], ops.seen[f"{layer}.attn.mix"], batch.keep, mask)
+
+
+def row_scores(model: Model, batch: Batch, seen: Mixed, alpha: Tensor, head: int | None, target: Target) -> Scores:
+    """The row that the head reads of alpha [b, h, r, m], as scores that no target changes.
+
+    A sentence's weight goes to its words by their own attention in it.
+    """
     one = alpha.mean(1) if head is None else alpha[:, head]
-    row = torch.einsum("br,brn->bn", reading(model, batch, one.shape[1]), one)
-    return _scores(row * batch.keep, logits, target)
+    row = torch.einsum("br,brn->bn", reading(model, batch, one.shape[1]), one) * seen.keep
+    if seen.pooling is not None:
+        row = seen.pooling.on_tokens(row[..., None], seen.pooling.shares)[..., 0]
+    return _scores(row, seen.logits, target)
 
 
 def _scores(scores: Tensor, logits: Tensor, target: Target) -> Scores:
@@ -62,6 +98,7 @@ class Attention(Method):
     """Attention weights of the row that the head reads ([CLS], or the mean of rows under mean pooling).
 
     layer: block, negative from the end (default the last). head: one head, or None for the mean over heads.
+    Of a model of the zoo: the attention that pools; in a hierarchical one, a sentence's weight times the word's in it.
 
     Unit: attention weight; unsigned, sums to 1, the same for every target. It is not a decomposition of the logit.
     Cost: one forward pass.
@@ -72,7 +109,7 @@ class Attention(Method):
     head: int | None = None
 
     source: ClassVar[str] = "practice; examined by Jain & Wallace 2019, arXiv 1902.10186"
-    needs: ClassVar[Access] = Access.ENCODER
+    needs: ClassVar[Access] = Access.READOUT
     unit: ClassVar[str] = "attention weight"
 
     @property
@@ -87,8 +124,8 @@ class Attention(Method):
 
     def __call__(self, model: Model, batch: Batch, target: Target) -> Scores:
         layer = layer_of(model, self.name, self.layer, self.head)
-        logits, alphas = recorded(model, batch)
-        return row_scores(model, batch, alphas[layer], self.head, logits, target)
+        seen = mixed(model, batch, layer)
+        return row_scores(model, batch, seen, seen.alpha, self.head, target)
 
 
 @dataclass(frozen=True)

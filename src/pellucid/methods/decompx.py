@@ -17,6 +17,7 @@ from pellucid.encoder.forward import Net, encode
 from pellucid.encoder.model import Access, Model
 from pellucid.encoder.ops import Ops
 from pellucid.encoder.ops import Scores as ScoreThunk
+from pellucid.errors import InputError
 from pellucid.methods.method import Guarantees, Method, Scores, one_of, register, target_free
 from pellucid.methods.vectors import SHARES, BiasRule, Slope, push
 from pellucid.types import Batch, Target
@@ -148,7 +149,7 @@ class DecompX(Method):
     precision: Literal["full", "bfloat16"] = "full"
 
     source: ClassVar[str] = "Modarressi et al. 2023, arXiv 2306.02873"
-    needs: ClassVar[Access] = Access.ENCODER
+    needs: ClassVar[Access] = Access.READOUT
 
     def __post_init__(self) -> None:
         one_of(
@@ -186,12 +187,35 @@ class DecompX(Method):
             target_free=not self.head,
         )
 
+    def params(self, model: Model) -> dict[str, Any]:
+        told = super().params(model)
+        return told if model.net is not None else {**told, "sources": "the states that the last attention pools"}
+
     def __call__(self, model: Model, batch: Batch, target: Target) -> Scores:
+        if model.net is None:
+            return self._read(model, batch, target)
         x = model.embed(batch)
         with self._precision(x):
             if not self.one_backward:
                 return self._carried(model.require_net(), x, batch.keep, target)
             return self._pulled(model.require_net(), x, batch.keep, target)
+
+    def _read(self, model: Model, batch: Batch, target: Target) -> Scores:
+        """Of a model of the zoo: alpha_s (w h_s) for each state s that the attention pools, exact as what follows is
+        linear; the only bias is the last layer's. A sentence's part is spread evenly over its tokens."""
+        if not self.head or self.bias not in ("token", "drop"):
+            asked = "head=False" if not self.head else f"bias={self.bias!r}"
+            raise InputError(
+                f"DecompX({asked}) needs ENCODER access; {model.id!r} gives READOUT, whose one bias, the last layer's, "
+                'can be told (bias="token") or left out ("drop").'
+            )
+        p, out = model.pooling(batch), model.pooled.out  # type: ignore[union-attr]
+        w = target.weights(p.logits)
+        parts = torch.einsum("bs,bsd,cd,bct->bst", p.alpha, p.states, out.w, w)
+        told = self.bias == "token" and out.b is not None
+        left = torch.einsum("c,bct->bt", out.b, w) if told else torch.zeros_like(parts[:, 0])
+        explained = torch.einsum("bc,bct->bt", p.logits, w)
+        return Scores(p.on_tokens(parts, p.even()), left, explained, p.logits, 1.0, 0.0)
 
     def _precision(self, x: Tensor) -> AbstractContextManager[Any]:
         if self.precision == "full":

@@ -13,12 +13,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from pellucid.encoder.forward import allowed as allowed_of
-from pellucid.encoder.forward import encode, read_rows
 from pellucid.encoder.model import Access, Model
-from pellucid.encoder.ops import Recorded
 from pellucid.errors import InputError
-from pellucid.methods.attention import layer_of, row_scores
+from pellucid.methods.attention import layer_of, mixed, row_scores
 from pellucid.methods.method import Guarantees, Method, Scores, one_of, register
 from pellucid.types import Batch, Target
 
@@ -228,7 +225,7 @@ class EffectiveAttention(Method):
     constraint: Constraint = "rows"
 
     source: ClassVar[str] = "Brunner et al. 2020, arXiv 1908.04211"
-    needs: ClassVar[Access] = Access.ENCODER
+    needs: ClassVar[Access] = Access.READOUT
     unit: ClassVar[str] = "attention weight"
 
     def __post_init__(self) -> None:
@@ -245,9 +242,9 @@ class EffectiveAttention(Method):
         return {**super().params(model), "layer": layer_of(model, self.name, self.layer, self.head)}
 
     def __call__(self, model: Model, batch: Batch, target: Target) -> Scores:
-        logits, alpha, v, seen = _last(model, batch, layer_of(model, self.name, self.layer, self.head))
-        alpha = effective_attention(alpha, v, batch.keep, self.constraint, seen).to(alpha.dtype)
-        return row_scores(model, batch, alpha, self.head, logits, target)
+        seen = mixed(model, batch, layer_of(model, self.name, self.layer, self.head))
+        alpha = effective_attention(seen.alpha, seen.v, seen.keep, self.constraint, seen.allowed)
+        return row_scores(model, batch, seen, alpha.to(seen.alpha.dtype), self.head, target)
 
 
 @dataclass(frozen=True)
@@ -265,7 +262,7 @@ class MaxEntropyAttention(Method):
     head: int | None = None
 
     source: ClassVar[str] = "Pellucid; after Brunner et al. 2020, arXiv 1908.04211"
-    needs: ClassVar[Access] = Access.ENCODER
+    needs: ClassVar[Access] = Access.READOUT
     unit: ClassVar[str] = "attention weight"
 
     @property
@@ -279,19 +276,9 @@ class MaxEntropyAttention(Method):
         return {**super().params(model), "layer": layer_of(model, self.name, self.layer, self.head)}
 
     def __call__(self, model: Model, batch: Batch, target: Target) -> Scores:
-        logits, alpha, v, seen = _last(model, batch, layer_of(model, self.name, self.layer, self.head))
-        alpha = max_entropy_attention(alpha, v, batch.keep, seen).to(alpha.dtype)
-        return row_scores(model, batch, alpha, self.head, logits, target)
-
-
-def _last(model: Model, batch: Batch, layer: int) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-    """Logits, one layer's attention and values, and its mask, for the rows that the network computes there."""
-    ops, net = Recorded(values=True), model.require_net()
-    with torch.no_grad():
-        logits = encode(ops, net, model.embed(batch), batch.keep)
-    rows = read_rows(net, batch.keep) if layer == len(net.layers) - 1 else None
-    seen = None if net.layers[layer].window is None else allowed_of(net.layers[layer], batch.keep, rows)
-    return logits, ops.tape[f"{layer}.attn.probs"], ops.seen[f"{layer}.attn.mix"], seen
+        seen = mixed(model, batch, layer_of(model, self.name, self.layer, self.head))
+        alpha = max_entropy_attention(seen.alpha, seen.v, seen.keep, seen.allowed)
+        return row_scores(model, batch, seen, alpha.to(seen.alpha.dtype), self.head, target)
 
 
 register(EffectiveAttention())

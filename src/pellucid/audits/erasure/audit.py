@@ -25,7 +25,7 @@ from pellucid.audits.erasure.effects import (
 from pellucid.audits.erasure.places import LEVELS, LastRow, Level, Place, place
 from pellucid.audits.erasure.reading import findings, pictures
 from pellucid.encoder.load import load
-from pellucid.encoder.model import Model
+from pellucid.encoder.model import Access, Model
 from pellucid.errors import InputError
 from pellucid.finding import Findings
 from pellucid.methods.gradient import Gradient
@@ -76,6 +76,7 @@ class Erasure(Audit):
     paper_mode: bool = False
 
     source: ClassVar[str] = "Serrano & Smith 2019, arXiv 1906.03731; Jain & Wallace 2019, arXiv 1902.10186"
+    needs: ClassVar[Access] = Access.READOUT
 
     def __post_init__(self) -> None:
         one_of("Erasure", level=(self.level, LEVELS), specials=(self.specials, ("keep", "erase")))
@@ -135,7 +136,8 @@ class Erasure(Audit):
 
 @dataclass(frozen=True, eq=False)
 class Text:
-    """One text at the audit's place."""
+    """One text at the audit's place. units: positions in its attention, tokens: the same as tokens of the text, which
+    differ where a sentence has one weight."""
 
     audit: Erasure
     model: Model
@@ -143,6 +145,7 @@ class Text:
     index: int
     place: Place
     units: Units
+    tokens: Units
     judge: Judge
     found: Effects
     rng: np.random.Generator
@@ -151,13 +154,19 @@ class Text:
     def of(cls, audit: Erasure, model: Model, batch: Batch, index: int) -> "Text | None":
         """None for a text without two units."""
         assert batch.tokens is not None
-        units = units_of(batch.tokens[0], audit.words, audit.specials)
-        if len(units) < 2:
+        tokens = units = units_of(batch.tokens[0], audit.words, audit.specials)
+        if len(tokens) < 2:
             return None
         at = place(model, batch, audit.level, audit.layer, audit.head, audit.renormalise)
+        if isinstance(at, LastRow) and at.read.sources is not None:
+            content = {i for unit in tokens for i in unit}
+            kept = [(s, mine) for s, some in enumerate(at.read.sources) if (mine := [i for i in some if i in content])]
+            units, tokens = [[s] for s, _ in kept], [mine for _, mine in kept]
+            if len(units) < 2:
+                return None
         judge = Judge(at.logits, model.problem)
         rng = generator_of(audit.seed, batch)
-        return cls(audit, model, batch, index, at, units, judge, effects(at, units, judge), rng)
+        return cls(audit, model, batch, index, at, units, tokens, judge, effects(at, units, judge), rng)
 
     def measured(self, others: Sequence[Model]) -> tuple[Record, list[Record]]:
         """One row about the text, and one per ordering."""
@@ -175,7 +184,9 @@ class Text:
         return record, self._walked() if len(self.units) >= self.audit.minimum else []
 
     def _deleted(self) -> Record:
-        """The upper bound of leverage: all units gone from all layers."""
+        """The upper bound of leverage: all units gone from all layers, or from the text of a READOUT model."""
+        if self.model.net is None:
+            return self._left_out()
         whole = place(self.model, self.batch, "token")
         kept = torch.ones(1, len(self.place.alpha), dtype=torch.bool, device=self.batch.keep.device)
         kept[:, [i for u in self.units for i in u]] = False
@@ -184,13 +195,25 @@ class Text:
         y = whole.without(kept)
         return {"deleted_js": float(self.judge.effect(y)[0]), "deleted_flips": float(self.judge.flips(y)[0])}
 
+    def _left_out(self) -> Record:
+        """The text without its units; if nothing else is in it, the unknown token alone."""
+        gone = {i for u in self.tokens for i in u}
+        real = self.batch.keep[0].nonzero()[:, 0].tolist()
+        ids = [int(self.batch.input_ids[0, at]) for i, at in enumerate(real) if i not in gone]
+        unknown = getattr(self.model.tokenizer, "unk_token_id", None)
+        if not ids and unknown is None:
+            return {"deleted_js": np.nan, "deleted_flips": np.nan}
+        rest = torch.tensor([ids or [unknown]], device=self.batch.keep.device)
+        y = self.model.logits(Batch(rest, torch.ones_like(rest, dtype=torch.bool)))
+        return {"deleted_js": float(self.judge.effect(y)[0]), "deleted_flips": float(self.judge.flips(y)[0])}
+
     def _agreement(self) -> Record:
         """Kendall's tau-b of attention with gradient x input and leave-one-out (absolute values, summed over a unit),
         and of these two with each other, which is as much agreement as can be hoped for (Jain & Wallace)."""
         target = Target((None,), self.model.labels)
         with torch.no_grad():
             scores = [m(self.model, self.batch, target).scores[0, :, 0] for m in (Gradient(), LeaveOneOut("delete"))]
-        gradient, erased = (np.array([abs(s.double().cpu().numpy()[u].sum()) for u in self.units]) for s in scores)
+        gradient, erased = (np.array([abs(s.double().cpu().numpy()[u].sum()) for u in self.tokens]) for s in scores)
         a = self.found.alpha
         return {
             "tau_gradient": kendall(a, gradient),
@@ -236,13 +259,18 @@ class Text:
         """One row per unit: its text, attention, and effect."""
         assert self.batch.tokens is not None
         tokens, e = self.batch.tokens[0], self.found
+        between = "" if self.tokens == self.units else " "
+
+        def named(u: list[int]) -> str:
+            return between.join(tokens[j].text.removeprefix("##") for j in u)
+
         return [
             {
-                "text": self.index, "unit": i, "word": "".join(tokens[j].text.removeprefix("##") for j in u),
+                "text": self.index, "unit": i, "word": named(u),
                 "attention": float(e.alpha[i]), "effect": float(e.effect[i]), "support": float(e.support[i]),
                 "flips": bool(e.flips[i]),
             }
-            for i, u in enumerate(self.units)
+            for i, u in enumerate(self.tokens)
         ]  # fmt: skip
 
 

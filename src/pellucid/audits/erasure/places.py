@@ -203,10 +203,12 @@ def place(
     Under mean pooling "cls_last" is "layer" at the last layer, as all rows are read.
     Raises: InputError for a layer or head that is not there, a layer where the level has none, or several texts.
     """
-    net = model.require_net()
-    count = len(net.layers)
     if len(batch) != 1:
         raise InputError(f"A place is of one text; this batch has {len(batch)} rows: pass batch.rows([i]).")
+    if model.net is None and level == "cls_last" and layer is None and head in (None, 0):
+        return LastRow(readout(model, batch), None, renormalise)
+    net = model.require_net()
+    count = len(net.layers)
     if (layer is not None) != (level == "layer"):
         raise InputError(f"level={level!r} {'needs' if level == 'layer' else 'takes no'} layer; seen layer={layer}.")
     if layer is not None and not -count <= layer < count:

@@ -66,7 +66,7 @@ class Quantity:
 
 _RANDOM = "a unit drawn at random in place of the most attended one"
 _ORDER = "the same weights in a random order over the units"
-_GONE = "all units erased in all layers, the most that erasing can do"
+_GONE = "all units gone from all layers, or from the text, the most that erasing can do"
 QUANTITIES = (
     Quantity("leverage", "everything_js", "deleted_js", "JS divergence, nats", _GONE,
              "Erasing all units here moves the output by {value} nats; erasing them everywhere by {null}."),
@@ -123,6 +123,7 @@ LIMITS = (
     "Erased attention is off what the model was trained on; another way of erasing may order units otherwise.",
 )
 PLACES = {
+    "pool": "in the attention that pools the states; a unit is a word, or a sentence of a hierarchical model",
     "cls_last": "in the last layer, from the row that the head reads",
     "layer": "in one layer, from every row",
     "token": "in all layers, from every row (the token is gone)",
@@ -145,7 +146,7 @@ def findings(audit: Settings, texts: Sequence[Record], steps: Sequence[Record], 
         for t in texts
         if t["units"]
     ]
-    limits = [*LIMITS, f"Erased {PLACES[audit.level]}."]
+    limits = [*LIMITS, f"Erased {PLACES['pool' if model.net is None else audit.level]}."]
     short = sum(t["units"] < 2 for t in texts)
     if short:
         limits.append(f"{short} of {len(texts)} texts have fewer than two units and are left out.")

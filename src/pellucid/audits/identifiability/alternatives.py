@@ -13,6 +13,7 @@ from pellucid.audits.identifiability.polytope import Polytope, distance, farthes
 from pellucid.encoder.forward import Layer, allowed, attended, encode, queries_keys
 from pellucid.encoder.model import Model
 from pellucid.encoder.ops import Ops, Overridden, Recorded
+from pellucid.encoder.readout import Readout, named_sources, readout
 from pellucid.errors import InputError
 from pellucid.methods.attention import layer_of
 from pellucid.methods.effective import effective_attention, max_entropy_attention
@@ -27,8 +28,12 @@ SHOWN = 24  # weights in the picture of intervals
 
 @dataclass(frozen=True, eq=False)
 class Seen:
-    """What one text (a batch of one row) does in a model: logits [c], and per layer attention [h, n, n], values
-    [g, n, e] and, where a layer has a window, the mask [n, n], all on the CPU; block inputs x [n, d] on the device."""
+    """What one text (a batch of one row) does in a model: logits [c], and per layer attention [h, r, n], values
+    [g, n, e] and, where a layer has a window, the mask [n, n], all on the CPU; block inputs x [n, d] on the device.
+
+    names [n] of what is attended, special: which of it are special tokens. All n rows are there; a model of the zoo has
+    one layer with one row, the one that pools its n states, and `pool` instead of block inputs.
+    """
 
     model: Model
     batch: Batch
@@ -37,12 +42,23 @@ class Seen:
     v: list[Tensor]
     x: list[Tensor]
     mask: list[Tensor | None]
+    names: tuple[str, ...]
+    special: tuple[int, ...]
+    pool: Readout | None = None
 
     @classmethod
     def of(cls, model: Model, batch: Batch) -> "Seen":
         """One forward pass, all rows of the last layer included."""
         batch.check_whole()
-        ops, net = Recorded(streams=True, values=True), model.require_net()
+        tokens = () if batch.tokens is None else batch.tokens[0]
+        special = tuple(i for i, t in enumerate(tokens) if t.special)
+        if model.net is None:
+            pool = readout(model, batch)
+            alpha, v = pool.alpha[:, None].cpu(), pool.values.cpu()
+            names = tuple(named_sources(tokens, pool.sources))
+            special = special if pool.sources is None else ()
+            return cls(model, batch, pool.logits, [alpha], [v], [], [None], names, special, pool)
+        ops, net = Recorded(streams=True, values=True), model.net
         with torch.no_grad():
             logits = encode(ops, net, model.embed(batch), batch.keep, full=True)[0]
         at = range(len(net.layers))
@@ -55,6 +71,8 @@ class Seen:
             [ops.seen[f"{i}.attn.mix"][0].cpu() for i in at],
             [ops.seen[f"{i}.in"][0] for i in at],
             [None if m is None else m[0, 0].cpu() for m in masks],
+            tuple(t.text for t in tokens),
+            special,
         )
 
     def keys_of(self, layer: int, row: int) -> np.ndarray:
@@ -69,8 +87,11 @@ class Seen:
         a = self.alpha[layer][head, row].double().cpu().numpy()[keys]
         return a / a.sum(), self.v[layer][group].double().cpu().numpy()[keys]
 
-    def query_keys(self, layer: int, head: int, row: int) -> tuple[np.ndarray, np.ndarray]:
-        """The row's query [d_k], and the derivative [m, d_k] of its scores in the query."""
+    def query_keys(self, layer: int, head: int, row: int) -> tuple[np.ndarray, np.ndarray] | None:
+        """The row's query [d_k], and the derivative [m, d_k] of its scores in the query; None where the query is learnt
+        and the same for all texts."""
+        if self.pool is not None:
+            return None
         table = self.model.require_net().layers[layer]
         with torch.no_grad():
             h = attended(Ops(), str(layer), table, self.x[layer][None])
@@ -92,6 +113,10 @@ def slope_in_query(layer: Layer, k: Tensor, row: int) -> Tensor:
 
 def logits_with(seen: Seen, rows: Mapping[tuple[int, int, int], np.ndarray]) -> Tensor:
     """Logits [c] with some rows of attention replaced, (layer, head, row) -> weights [m] over the row's keys."""
+    if seen.pool is not None:
+        (given,) = rows.values()
+        with torch.no_grad():
+            return seen.pool.from_weights(torch.from_numpy(given).to(seen.pool.alpha)[None, None])[0]
     sites: dict[str, Tensor] = {}
     for (layer, head, row), a in rows.items():
         at = f"{layer}.attn.probs"
@@ -122,7 +147,7 @@ class Alternatives:
     maps: "raw", "effective", "max_entropy", "witness", each [r, n] for the rows `rows`; moved: for each but "raw", the
     largest change of a logit when it is put back into the model; random_moved: the same for random attention at the
     witness's distance. low, high [n]: the interval of each weight of the first of the rows. key: the key-constrained
-    statement on that row.
+    statement on that row, None for a model of the zoo, whose one query is no text's own.
     """
 
     tokens: tuple[str, ...]
@@ -134,7 +159,7 @@ class Alternatives:
     random_moved: float
     low: np.ndarray
     high: np.ndarray
-    key: KeyConstrained
+    key: KeyConstrained | None
 
     def figure(self) -> "Figure":
         """The maps side by side."""
@@ -143,10 +168,13 @@ class Alternatives:
         names = {"raw": "attention", "effective": "effective", "max_entropy": "most even", "witness": "far witness"}
         return maps(
             {names[k]: m for k, m in self.maps.items()},
-            [self.tokens[i] for i in self.rows],
+            ["the text"] if self.key is None else [self.tokens[i] for i in self.rows],
             list(self.tokens),
             f"Layer {self.layer + 1}, head {self.head + 1}: four maps with the same output",
         )
+
+    def _from(self) -> str:
+        return "the text" if self.key is None else self.tokens[self.rows[0]]
 
     def interval_figure(self) -> "Figure":
         """The first row's largest weights, in text order, and how far each may move."""
@@ -155,7 +183,7 @@ class Alternatives:
         row = self.maps["raw"][0]
         at = np.sort(np.argsort(-row, kind="stable")[:SHOWN])
         which = "" if len(at) == len(row) else f", the {len(at)} largest of {len(row)}"
-        title = f"Layer {self.layer + 1}, head {self.head + 1}: weights from {self.tokens[self.rows[0]]}{which}"
+        title = f"Layer {self.layer + 1}, head {self.head + 1}: weights from {self._from()}{which}"
         names = [self.tokens[i] for i in at]
         return intervals(names, row[at], self.low[at], self.high[at], title, "attention weight with the same output")
 
@@ -171,10 +199,10 @@ def alternatives(
     """
     at = layer_of(model, "alternatives", *_whole(layer, head))
     seen = Seen.of(model.in_float64(), _one(model, text))
-    n = seen.alpha[at].shape[-1]
-    chosen = tuple(range(n)) if rows is None else tuple(rows)
-    if not chosen or any(type(i) is not int or not 0 <= i < n for i in chosen):
-        raise InputError(f"rows must be positions from 0 to {n - 1}, at least one; seen {rows!r}.")
+    r, n = seen.alpha[at].shape[-2:]
+    chosen = tuple(range(r)) if rows is None else tuple(rows)
+    if not chosen or any(type(i) is not int or not 0 <= i < r for i in chosen):
+        raise InputError(f"rows must be positions from 0 to {r - 1}, at least one; seen {rows!r}.")
     alpha, v, mask = seen.alpha[at][None, head : head + 1].double(), seen.v[at][None], seen.mask[at]
     share = seen.alpha[at].shape[0] // v.shape[1]
     v, allow = v[:, head // share][:, None], None if mask is None else mask[None, None]
@@ -184,7 +212,7 @@ def alternatives(
         "effective": effective_attention(alpha, v, keep, allowed=allow)[0, 0].numpy(force=True),
         "max_entropy": max_entropy_attention(alpha, v, keep, allow)[0, 0].numpy(force=True),
     }
-    far, rng, random = np.zeros((n, n)), np.random.default_rng(seed), {}
+    far, rng, random = np.zeros((r, n)), np.random.default_rng(seed), {}
     for i in chosen:
         a, values = seen.row(at, head, i)
         keys = seen.keys_of(at, i)
@@ -200,10 +228,9 @@ def alternatives(
     a, values = seen.row(at, head, first)
     low, high = np.zeros(n), np.zeros(n)
     low[seen.keys_of(at, first)], high[seen.keys_of(at, first)] = weight_intervals(a, values)
-    q, k = seen.query_keys(at, head, first)
-    assert seen.batch.tokens is not None
+    query = seen.query_keys(at, head, first)
     return Alternatives(
-        tuple(t.text for t in seen.batch.tokens[0]),
+        seen.names,
         at,
         head,
         chosen,
@@ -212,7 +239,7 @@ def alternatives(
         shift(seen, random),
         low,
         high,
-        key_constrained(a, k, values, q, seed=seed),
+        None if query is None else key_constrained(a, query[1], values, query[0], seed=seed),
     )
 
 

@@ -14,9 +14,9 @@ from pellucid.audits.identifiability.alternatives import Alternatives, Seen, alt
 from pellucid.audits.identifiability.joint import equations, output_is_invertible
 from pellucid.audits.identifiability.keys import key_constrained
 from pellucid.audits.identifiability.polytope import TIGHT, Polytope, array, distance, farthest, top_can_change
-from pellucid.audits.identifiability.reading import findings, pictures
+from pellucid.audits.identifiability.reading import LIMITS, findings, pictures
 from pellucid.encoder.forward import read_rows
-from pellucid.encoder.model import Model
+from pellucid.encoder.model import Access, Model
 from pellucid.errors import InputError
 from pellucid.finding import Findings, Picture
 from pellucid.methods.effective import column_space, effective_attention, max_entropy_attention, parts
@@ -51,6 +51,7 @@ class Identifiability(Audit):
     seconds: float | None = None
 
     source: ClassVar[str] = "Brunner et al. 2020, arXiv 1908.04211; Bhardwaj et al. 2021, arXiv 2106.01269"
+    needs: ClassVar[Access] = Access.READOUT
 
     def __post_init__(self) -> None:
         one_of("Identifiability", level=(self.level, ("cls", "full")))
@@ -66,7 +67,8 @@ class Identifiability(Audit):
 
     def __call__(self, model: Model, batch: Batch, tick: Tick) -> Findings:
         double = model.in_float64()
-        invertible = [output_is_invertible(p.o.w) for p in double.require_net().layers]
+        # what pools the states of a READOUT model is read as it is: no projection stands behind it
+        invertible = [True] if double.net is None else [output_is_invertible(p.o.w) for p in double.net.layers]
         heads: list[Record] = []
         jobs: list[list[Job]] = []
         moved: list[Record] = []
@@ -86,9 +88,12 @@ class Identifiability(Audit):
             rows.append(job.solved(self.starts))
             tick(len(batch) + done * (total - len(batch)) // len(turns), total)
         tick(total, total)
-        width = double.require_net().layers[0].v.w.shape[0] // double.require_net().layers[0].heads
-        pooled = read_rows(double.require_net(), batch.keep) is None
-        found = findings(heads, rows, moved, width, self.level, left=len(turns) - len(rows), pooled=pooled)
+        width, said = _width(double), [LIMITS[self.level]]
+        if double.net is None:
+            said = [LIMITS["readout"]]
+        elif self.level == "cls" and read_rows(double.net, batch.keep) is None:
+            said.append(LIMITS["pooled"])
+        found = findings(heads, rows, moved, width, said, left=len(turns) - len(rows))
         drawn = pictures(heads, rows, width)
         shown = None if self._spent(start) else _example(model, batch, rows)
         if shown is not None:
@@ -102,12 +107,12 @@ class Identifiability(Audit):
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """One attention row to be measured by linear programs: weights a [m], values [m, e], key slope [m, d_k]."""
+    """One attention row to be measured by linear programs: weights a [m], values [m, e], key slope [m, d_k] or None."""
 
     record: Record
     a: np.ndarray
     values: np.ndarray
-    keys: np.ndarray
+    keys: np.ndarray | None
     shuffled: np.ndarray
     seed: int
 
@@ -128,6 +133,9 @@ class Job:
                 prefix + "residual": shape.residual(far),
                 prefix + "programs": shape.programs,
             }
+        if self.keys is None:
+            names = ("key_unique", "key_condition", "key_unique_control", "key_condition_control")
+            return made | dict.fromkeys(names, np.nan)
         rng = np.random.default_rng(self.seed)
         noise = rng.normal(size=self.keys.shape), rng.normal(size=self.values.shape)
         for suffix, (k, v) in (("", (self.keys, self.values)), ("_control", noise)):
@@ -143,13 +151,20 @@ def _example(model: Model, batch: Batch, rows: Sequence[Record]) -> Alternatives
     if not free:
         return None
     r = min(free, key=lambda r: (r["n"], -r["distance"]))
-    chosen = tuple(range(min(SHOWN, r["n"])))
+    chosen = (0,) if model.net is None else tuple(range(min(SHOWN, r["n"])))
     return alternatives(model, batch.rows([r["text"]]), r["layer"], r["head"], chosen)
 
 
+def _width(model: Model) -> int:
+    """How wide the values of a head are, or the states that a READOUT model pools."""
+    if model.pooled is not None:
+        return model.pooled.out.w.shape[1]
+    first = model.require_net().layers[0]
+    return first.v.w.shape[0] // first.heads
+
+
 def _positions(seen: Seen, level: str) -> Tensor:
-    n = seen.alpha[0].shape[-1]
-    return torch.arange(n if level == "full" else 1)
+    return torch.arange(seen.alpha[0].shape[-2] if level == "full" else 1)
 
 
 def _closed_forms(
@@ -158,8 +173,7 @@ def _closed_forms(
     """One record per layer and head: what ranks and projections tell, averaged over the rows of `level`."""
     out: list[Record] = []
     at = _positions(seen, level)
-    tokens = seen.batch.tokens[0] if seen.batch.tokens is not None else ()
-    marks = torch.tensor([j for j, t in enumerate(tokens) if t.special and j], dtype=torch.long)
+    marks = torch.tensor([j for j in seen.special if j], dtype=torch.long)
     for layer, (whole, v) in enumerate(zip(seen.alpha, seen.v, strict=True)):
         alpha, v = whole[None, :, at].double(), v[None].double()
         keep = torch.ones(1, whole.shape[-1], dtype=torch.bool)
@@ -268,7 +282,8 @@ def _sampled(seen: Seen, text: int, level: str, count: int, rng: np.random.Gener
     for place in places.tolist():
         layer, head, row = place // (heads * at), place // at % heads, place % at
         a, values = seen.row(layer, head, row)
-        _, keys = seen.query_keys(layer, head, row)
+        of_query = seen.query_keys(layer, head, row)
+        keys = None if of_query is None else of_query[1]
         n = seen.alpha[layer].shape[-1]
         record = {"text": text, "n": n, "layer": layer, "head": head, "row": row, "keys": len(a)}
         jobs.append(Job(record, a, values, keys, rng.permutation(a), int(rng.integers(2**31))))

@@ -118,6 +118,7 @@ LIMITS = {
     "rows": "Same output does not mean that these queries and keys could produce it: see unique_given_keys.",
     "full": "All rows of each text, padding apart.",
     "cls": "The first row, in every layer; level='full' looks at all rows.",
+    "readout": "The attention that pools the states which the classifier reads; a text is as long as it has states.",
     "pooled": "This classifier reads all rows (mean pooling); level='cls' looks at the first, level='full' at all.",
 }
 
@@ -145,15 +146,13 @@ def findings(
     rows: Sequence[Record],
     moved: Sequence[Record],
     width: int,
-    level: str,
+    common: Sequence[str],
     left: int,
-    pooled: bool,
 ) -> list[Finding]:
-    """Every quantity for all texts and by text length."""
+    """Every quantity for all texts and by text length; `common` are limits that all of them have."""
     tables = {"heads": heads, "rows": rows}
     out: list[Finding] = []
     cut = bins([r["n"] for r in moved], width)
-    common = [LIMITS[level]] + ([LIMITS["pooled"]] if pooled and level == "cls" else [])
     late = [f"The time budget left out {left} of {left + len(rows)} sampled rows."] if left else []
     for q in QUANTITIES:
         for where, low, high in cut:
