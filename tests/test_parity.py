@@ -13,7 +13,6 @@ import pytest
 import tiny
 import torch
 import torch.nn.functional as F
-import transformers
 from torch import Tensor, nn
 
 import pellucid
@@ -35,7 +34,8 @@ def tolerance(family: str) -> float:
 
 def attentions(family: str) -> list[str]:
     """The attention implementations that this release offers for a family."""
-    kind = getattr(transformers, f"{tiny.FAMILIES[family][0]}ForSequenceClassification")
+    prefix = tiny.FAMILIES[family][0]
+    kind = getattr(tiny.home(prefix), f"{prefix}ForSequenceClassification")
     return ["eager", "sdpa"] if getattr(kind, "_supports_sdpa", False) else ["eager"]
 
 

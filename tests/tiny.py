@@ -1,13 +1,14 @@
 """Tiny random models of every family, made from configurations: three classes, float64 unless told otherwise."""
 
 from functools import cache
+from types import ModuleType
 from typing import Any
 
 import torch
 import transformers as tf
 
 import pellucid
-from pellucid import Batch
+from pellucid import Batch, zoo
 
 _BERT = {
     "hidden_size": 32,
@@ -56,6 +57,14 @@ _MODERN_MEAN = {
     "norm_bias": True,
     "classifier_bias": True,
 }
+_IDENTIFIABLE = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "key_size": 5,
+    "intermediate_size": 48,
+    "vocab_size": 60,
+    "num_labels": 3,
+}
 _DISTIL = {"dim": 32, "n_layers": 3, "n_heads": 4, "hidden_dim": 64, "vocab_size": 60, "num_labels": 3}
 
 FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
@@ -75,15 +84,22 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "mpnet": ("MPNet", _ROBERTA),
     "modernbert": ("ModernBert", _MODERN),
     "modernbert_mean": ("ModernBert", _MODERN_MEAN),
+    "identifiable": ("IdentifiableEncoder", {**_IDENTIFIABLE, "value_size": 12, "positions": "learnt", "pool": "mean"}),
+    "identifiable_add": ("IdentifiableEncoder", {**_IDENTIFIABLE, "combine": "add", "hidden_act": "gelu"}),
 }
 """Name -> (Hugging Face class prefix, configuration)."""
+
+
+def home(prefix: str) -> ModuleType:
+    """Where the classes of that prefix are defined: in our zoo or in transformers."""
+    return zoo if hasattr(zoo, f"{prefix}Config") else tf
 
 
 def build(family: str, dtype: torch.dtype = torch.float64, attention: str | None = None, seed: int = 0, **over: Any):
     """A Hugging Face classifier with random weights far from their initial values, in evaluation mode."""
     prefix, fields = FAMILIES[family]
-    config = getattr(tf, f"{prefix}Config")(**{**fields, **over})
-    kind = getattr(tf, f"{prefix}ForSequenceClassification")
+    config = getattr(home(prefix), f"{prefix}Config")(**{**fields, **over})
+    kind = getattr(home(prefix), f"{prefix}ForSequenceClassification")
     if attention is None:
         attention = "sdpa" if kind._supports_sdpa else "eager"
     torch.manual_seed(seed)

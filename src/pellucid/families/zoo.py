@@ -1,10 +1,20 @@
 """The models of `pellucid.zoo`: the identifiable encoder whole, attention classifiers from their attention on."""
 
+import torch
+from torch import Tensor
+
 from pellucid.encoder.activations import ACTIVATIONS
 from pellucid.encoder.forward import Embedding, Head, Layer, Linear, Net
 from pellucid.encoder.pooled import Pooled
 from pellucid.encoder.scores import ScaledDot
 from pellucid.families.table import FAMILIES, Config, Family, Weights
+
+
+def sinusoids(n: int, d: int) -> Tensor:
+    """Positions [n, d]: sine and cosine of geometrically falling speeds (Vaswani et al. 2017, arXiv 1706.03762)."""
+    speed = 10_000.0 ** (-torch.arange(0, d, 2, dtype=torch.float64) / d)
+    angle = torch.arange(n, dtype=torch.float64)[:, None] * speed
+    return torch.stack([angle.sin(), angle.cos()], -1).flatten(1)
 
 
 def _block(w: Weights, config: Config, at: str) -> Layer:
@@ -29,8 +39,11 @@ def _block(w: Weights, config: Config, at: str) -> Layer:
 
 
 def identifiable(w: Weights, config: Config) -> Net:
-    """The network of an IdentifiableForSequenceClassification."""
-    position = {"learnt": w.get("positions.weight"), "sinusoidal": w.get("sinusoids"), "none": None}[config.positions]
+    """The network of an IdentifiableEncoderForSequenceClassification."""
+    position = w.get("positions.weight")
+    if config.positions == "sinusoidal":  # in no checkpoint, as a model in half precision would round them
+        like = w["embeddings.weight"]
+        position = sinusoids(config.max_position_embeddings, config.hidden_size).to(like)
     return Net(
         embedding=Embedding(
             word=w["embeddings.weight"],
@@ -47,7 +60,7 @@ def identifiable(w: Weights, config: Config) -> Net:
 
 
 def attention(w: Weights, config: Config) -> Pooled:
-    """What follows the last attention of an AttentionForSequenceClassification."""
+    """What follows the last attention of an AttentionClassifierForSequenceClassification."""
     return Pooled(w.linear("classifier"))
 
 

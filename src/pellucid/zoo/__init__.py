@@ -6,16 +6,16 @@ them like any other.
 
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
-from pellucid.zoo.classifier import AttentionClassifierOutput, AttentionForSequenceClassification
+from pellucid.zoo.classifier import AttentionClassifierForSequenceClassification, AttentionClassifierOutput
 from pellucid.zoo.configs import AttentionClassifierConfig, IdentifiableEncoderConfig
-from pellucid.zoo.identifiable import IdentifiableForSequenceClassification
+from pellucid.zoo.identifiable import IdentifiableEncoderForSequenceClassification
 
 ZOO = {"attention": AttentionClassifierConfig, "identifiable": IdentifiableEncoderConfig}
 """Short name -> configuration class."""
 
 for _config, _model in (
-    (AttentionClassifierConfig, AttentionForSequenceClassification),
-    (IdentifiableEncoderConfig, IdentifiableForSequenceClassification),
+    (AttentionClassifierConfig, AttentionClassifierForSequenceClassification),
+    (IdentifiableEncoderConfig, IdentifiableEncoderForSequenceClassification),
 ):
     AutoConfig.register(_config.model_type, _config)
     AutoModelForSequenceClassification.register(_config, _model)
@@ -23,8 +23,8 @@ for _config, _model in (
 __all__ = [
     "ZOO",
     "AttentionClassifierConfig",
+    "AttentionClassifierForSequenceClassification",
     "AttentionClassifierOutput",
-    "AttentionForSequenceClassification",
     "IdentifiableEncoderConfig",
-    "IdentifiableForSequenceClassification",
+    "IdentifiableEncoderForSequenceClassification",
 ]

@@ -53,7 +53,7 @@ def begin(module: nn.Module) -> None:
                 nn.init.xavier_uniform_(p)
 
 
-class AttentionForSequenceClassification(PreTrainedModel):  # type: ignore[misc]
+class AttentionClassifierForSequenceClassification(PreTrainedModel):  # type: ignore[misc]
     """encoder x scorer x normaliser, flat or hierarchical; see `AttentionClassifierConfig`.
 
     Padding may stand anywhere: a text is read without it. `structure_from_ids`: where sentences end is told by ids, so
@@ -85,7 +85,7 @@ class AttentionForSequenceClassification(PreTrainedModel):  # type: ignore[misc]
         self.post_init()
 
     @classmethod
-    def from_encoder(cls, name: str, **fields: Any) -> "AttentionForSequenceClassification":
+    def from_encoder(cls, name: str, **fields: Any) -> "AttentionClassifierForSequenceClassification":
         """A new classifier over the weights of a Hugging Face encoder, by hub name or folder; `fields` are those of
         `AttentionClassifierConfig`."""
         inner = AutoConfig.from_pretrained(name)

@@ -32,7 +32,7 @@ class AttentionClassifierConfig(PretrainedConfig):  # type: ignore[misc]
       positions), or "pretrained": any Hugging Face encoder, configured by `pretrained`, read at `pretrained_layer`.
     scorer: "additive" v tanh(W h + b), "deep" (a network of `deep_layers` layers), "scaled_dot" q h / sqrt(d) (with
       `key_projection`, q (K h) / sqrt(d_k)), "linear" q h.
-    normaliser: "softmax" of s / temperature, "gumbel" (noise in training; in evaluation by `gumbel_eval`: "mean", no
+    normaliser: "softmax" of s / tau, "gumbel" (noise in training; in evaluation by `gumbel_eval`: "mean", no
       noise, "expect", the mean of `gumbel_draws` draws, or "sample"), "sparsemax", "uniform".
     hierarchical: words are read into sentences and these into the text. A sentence ends behind the tokens of
       `sentence_end_ids`, and after `max_sentence_tokens` in any case. sentence_encoder: default the same as `encoder`,
@@ -54,7 +54,7 @@ class AttentionClassifierConfig(PretrainedConfig):  # type: ignore[misc]
         embedding_size: int = 128,
         hidden_size: int = 128,
         dropout: float = 0.2,
-        temperature: float = 1.0,
+        tau: float = 1.0,
         gumbel_hard: bool = False,
         gumbel_eval: GumbelEval = "mean",
         gumbel_draws: int = 64,
@@ -77,7 +77,7 @@ class AttentionClassifierConfig(PretrainedConfig):  # type: ignore[misc]
     ) -> None:
         self.vocab_size, self.encoder, self.scorer, self.normaliser = vocab_size, encoder, scorer, normaliser
         self.embedding_size, self.hidden_size, self.dropout = embedding_size, hidden_size, dropout
-        self.temperature, self.gumbel_hard = temperature, gumbel_hard
+        self.tau, self.gumbel_hard = tau, gumbel_hard
         self.gumbel_eval, self.gumbel_draws = gumbel_eval, gumbel_draws
         self.scorer_size, self.deep_layers, self.deep_activation = scorer_size, deep_layers, deep_activation
         self.key_projection, self.kernels = key_projection, list(kernels)
@@ -102,14 +102,14 @@ class AttentionClassifierConfig(PretrainedConfig):  # type: ignore[misc]
         sizes = {"vocab_size": self.vocab_size, "embedding_size": self.embedding_size, "hidden_size": self.hidden_size}
         _at_least(me, 1, **sizes, gumbel_draws=self.gumbel_draws, max_sentence_tokens=self.max_sentence_tokens)
         _at_least(me, 2, deep_layers=self.deep_layers)
-        _at_least(me, 1e-6, temperature=self.temperature)
+        _at_least(me, 1e-6, tau=self.tau)
         used = {self.encoder, self.sentence_encoder if self.hierarchical else self.encoder}
         if self.sentence_encoder == "pretrained" and self.hierarchical:
             raise InputError(f"{me}: the sentence_encoder cannot be 'pretrained', which reads tokens.")
         if "pretrained" in used and (self.pretrained is None or "model_type" not in self.pretrained):
             raise InputError(
                 f"{me} with encoder='pretrained' needs the encoder's configuration, with its model_type, in "
-                "`pretrained`; AttentionForSequenceClassification.from_encoder(name) fills it in."
+                "`pretrained`; AttentionClassifierForSequenceClassification.from_encoder(name) fills it in."
             )
         parts = {"bilstm": 2, "bigru": 2, "cnn": len(self.kernels), "transformer": self.transformer_heads}
         for kind in used & set(parts):

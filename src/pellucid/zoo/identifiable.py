@@ -3,21 +3,16 @@
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from pellucid.encoder.activations import ACTIVATIONS
 from pellucid.errors import InputError
+from pellucid.families.zoo import sinusoids
 from pellucid.zoo.classifier import begin
 from pellucid.zoo.configs import IdentifiableEncoderConfig
-
-
-def sinusoids(n: int, d: int) -> Tensor:
-    """Positions [n, d]: sine and cosine of geometrically falling speeds (Vaswani et al. 2017, arXiv 1706.03762)."""
-    speed = 10_000.0 ** (-torch.arange(0, d, 2, dtype=torch.float64) / d)
-    angle = torch.arange(n, dtype=torch.float64)[:, None] * speed
-    return torch.stack([angle.sin(), angle.cos()], -1).flatten(1).float()
 
 
 class Block(nn.Module):
@@ -42,7 +37,7 @@ class Block(nn.Module):
     def forward(self, x: Tensor, keep: Tensor) -> tuple[Tensor, Tensor]:
         q, k, v = (self._heads(f(x)) for f in (self.query, self.key, self.value))
         scores = q @ k.mT * self.config.key_size**-0.5
-        alpha = scores.masked_fill(~keep[:, None, None, :], torch.finfo(scores.dtype).min).softmax(-1)
+        alpha = F.softmax(scores.masked_fill(~keep[:, None, None, :], torch.finfo(scores.dtype).min), dim=-1)
         z = self.dropout(alpha) @ v
         joined = z.sum(1) if self.config.combine == "add" else z.transpose(1, 2).flatten(2)
         x = self.attention_norm(x + self.dropout(self.output(joined)))
@@ -50,7 +45,7 @@ class Block(nn.Module):
         return self.output_norm(x + self.dropout(y)), alpha
 
 
-class IdentifiableForSequenceClassification(PreTrainedModel):  # type: ignore[misc]
+class IdentifiableEncoderForSequenceClassification(PreTrainedModel):  # type: ignore[misc]
     """A Transformer classifier with decoupled key and value widths; see `IdentifiableEncoderConfig`.
 
     Padding may stand behind a text, not before it, as positions are counted from the first column.
@@ -67,8 +62,6 @@ class IdentifiableForSequenceClassification(PreTrainedModel):  # type: ignore[mi
         self.embeddings = nn.Embedding(config.vocab_size, d, padding_idx=config.pad_token_id)
         if config.positions == "learnt":
             self.positions = nn.Embedding(longest, d)
-        elif config.positions == "sinusoidal":
-            self.register_buffer("sinusoids", sinusoids(longest, d))
         self.embedding_norm = nn.LayerNorm(d, eps=config.layer_norm_eps)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_hidden_layers))
         self.dropout = nn.Dropout(config.dropout)
@@ -103,7 +96,7 @@ class IdentifiableForSequenceClassification(PreTrainedModel):  # type: ignore[mi
         if self.config.positions == "learnt":
             x = x + self.positions.weight[:n]
         elif self.config.positions == "sinusoidal":
-            x = x + self.sinusoids[:n]
+            x = x + sinusoids(n, x.shape[-1]).to(x)
         x = self.dropout(self.embedding_norm(x))
         streams, alphas = [x], []
         for block in self.blocks:

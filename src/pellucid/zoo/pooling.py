@@ -84,7 +84,7 @@ class Normaliser(nn.Module):
 
     def __init__(self, config: AttentionClassifierConfig) -> None:
         super().__init__()
-        self.kind, self.temperature, self.hard = config.normaliser, float(config.temperature), config.gumbel_hard
+        self.kind, self.tau, self.hard = config.normaliser, float(config.tau), config.gumbel_hard
         self.at_rest, self.draws = config.gumbel_eval, config.gumbel_draws
         self.generator: torch.Generator | None = None
 
@@ -92,9 +92,9 @@ class Normaliser(nn.Module):
         if self.kind == "uniform":
             return keep / keep.sum(-1, keepdim=True).to(scores.dtype)
         if self.kind == "sparsemax":
-            return sparsemax(scores / self.temperature, keep)
+            return sparsemax(scores / self.tau, keep)
         if self.kind == "softmax" or (self.at_rest == "mean" and not self.training):
-            return masked(scores / self.temperature, keep).softmax(-1)
+            return masked(scores / self.tau, keep).softmax(-1)
         if self.training or self.at_rest == "sample":
             return self._noisy(scores, keep, gumbel_noise(tuple(scores.shape), scores, self.generator))
         seeded = torch.Generator(scores.device).manual_seed(0)
@@ -102,7 +102,7 @@ class Normaliser(nn.Module):
         return self._noisy(scores[:, None], keep[:, None], noise).mean(1)
 
     def _noisy(self, scores: Tensor, keep: Tensor, noise: Tensor) -> Tensor:
-        alpha = masked((scores + noise) / self.temperature, keep).softmax(-1)
+        alpha = masked((scores + noise) / self.tau, keep).softmax(-1)
         if not self.hard:
             return alpha
         best = torch.zeros_like(alpha).scatter(-1, alpha.argmax(-1, keepdim=True), 1.0)
