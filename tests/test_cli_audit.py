@@ -361,7 +361,10 @@ def test_a_model_that_shows_too_little_is_refused_before_anything_is_measured(
         return replace(whole(*args, **kwargs), access=Access.GRADIENTS, net=None, lost="It is an unknown kind.")
 
     monkeypatch.setattr(load, "load", less)
-    done = call(*AUDIT)
+    done = call(*AUDIT)  # all audits, by default: those within reach, and a word about the others
+    assert done.code == 0
+    assert "GRADIENTS access, so these audits are left out: even. It is an unknown kind." in done.err
+    done = call(*AUDIT, "--only", "even", "--only", "odd")
     assert (done.code, done.out) == (2, "")
     assert f"The audit 'even' needs ENCODER access, but {DEMO!r} gives GRADIENTS. It is an unknown kind." in done.err
     assert "Ask for what it allows: --only odd." in done.err

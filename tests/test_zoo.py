@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from scipy.optimize import brentq
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
-from transformers import AutoConfig, AutoModelForSequenceClassification
+from transformers import AutoConfig, AutoModelForSequenceClassification, Trainer, TrainingArguments
 
 import pellucid
 from pellucid import METHODS, Access, Batch, zoo
@@ -205,13 +205,20 @@ def _relu(p: dict[str, np.ndarray], i: int, h: np.ndarray) -> np.ndarray:
 def test_sparsemax_is_the_projection_on_the_simplex(scores: list[float], padding: int) -> None:
     """The root of sum(max(z - t, 0)) = 1."""
     z = np.array(scores)
-    t = brentq(lambda t: np.maximum(z - t, 0).sum() - 1, z.min() - 1, z.max())
+    t = brentq(lambda t: np.maximum(z - t, 0).sum() - 1, z.min() - 2, z.max())
     row = torch.tensor([scores + [99.0] * padding], dtype=torch.float64)
     keep = torch.arange(row.shape[1])[None] < len(scores)
     found = sparsemax(row, keep)[0].numpy()
     np.testing.assert_allclose(found[: len(scores)], np.maximum(z - t, 0), atol=1e-8)
     assert (found[len(scores) :] == 0).all()
     np.testing.assert_allclose(found.sum(), 1, atol=1e-12)
+
+
+@pytest.mark.parametrize(("value", "dtype"), [(1030, torch.bfloat16), (5000, torch.float16), (1e8, torch.float32)])
+def test_sparsemax_of_large_scores_leaves_padding_alone(value: float, dtype: torch.dtype) -> None:
+    keep = torch.tensor([[True, False, False], [True, True, False]])
+    found = sparsemax(torch.full((2, 3), value, dtype=dtype), keep)
+    assert found.tolist() == [[1, 0, 0], [0.5, 0.5, 0]]
 
 
 def test_frequencies_of_hard_gumbel_are_the_softmax() -> None:
@@ -251,6 +258,8 @@ def test_what_gumbel_attention_does_in_evaluation() -> None:
     assert (draws.std(0) > 0.05).all()
     assert ((draws.mean(0) - found[0]).abs() < 5 * draws.std(0) * (2 / 4000) ** 0.5).all()
     assert (found - (s / 0.5).softmax(-1)).abs().max() > 0.02  # not the softmax of the mean
+    hard = normaliser(gumbel_eval="expect", gumbel_hard=True)
+    torch.testing.assert_close(hard(s, keep), s.softmax(-1))
     sharp = Normaliser(
         zoo.AttentionClassifierConfig(**{**fields, "tau": 1e-3}, gumbel_eval="expect", gumbel_draws=20_000)
     )
@@ -281,7 +290,12 @@ def test_where_sentences_end(rows: list[list[int]], longest: int) -> None:
             assert found.index[i, some].tolist() == [s] * len(some)
             assert found.place[i, some].tolist() == list(range(len(some)))
     values = torch.arange(x.numel(), dtype=torch.float64).reshape(*x.shape, 1) + 1
-    torch.testing.assert_close(found.flat(found.grid(values)), values * keep[..., None])
+    split = found.split(values)
+    assert len(split) == sum(len(_sentences(row, longest)) for row in rows)
+    torch.testing.assert_close(found.joined(split), values * keep[..., None])
+    by_text = found.by_text(split[:, 0])
+    firsts = [[values[i, some[0]].item() for some in _sentences(row, longest)] for i, row in enumerate(rows)]
+    assert [[v for v in text[:, 0].tolist() if v] for text in by_text] == firsts
 
 
 @pytest.mark.parametrize("encoder", ["identity", "cnn", "bigru"])
@@ -422,15 +436,50 @@ def test_a_saved_model_opens_where_the_zoo_was_never_imported(tmp_path: Path) ->
     assert done.stdout.strip() == "READOUT", done.stderr[-2000:]
 
 
-def test_an_encoder_is_taken_over_with_its_weights(tmp_path: Path) -> None:
-    inner = tiny.build("bert", torch.float32).base_model
-    inner.save_pretrained(tmp_path)
-    hf = zoo.AttentionClassifierForSequenceClassification.from_encoder(str(tmp_path), num_labels=2).eval()
+@pytest.mark.parametrize(("family", "dtype"), [
+    ("bert", torch.float32), ("bert", torch.float16), ("distilbert", torch.float32), ("roberta", torch.bfloat16),
+])  # fmt: skip
+def test_an_encoder_is_taken_over_with_its_weights(family: str, dtype: torch.dtype, tmp_path: Path) -> None:
+    """In float32 whatever it was saved in; token types reach those that read them; the table of words can grow."""
+    inner = tiny.build(family, dtype).base_model
+    inner.save_pretrained(tmp_path / "inner")
+    inner = inner.float()
+    hf = zoo.AttentionClassifierForSequenceClassification.from_encoder(str(tmp_path / "inner"), num_labels=2).eval()
+    assert {p.dtype for p in hf.parameters()} == {torch.float32}
     x, keep = ids()
+    x = torch.where(keep, x, hf.config.pad_token_id or 0)
     with torch.no_grad():
         expected = inner(x, attention_mask=keep.long()).last_hidden_state
-        found = hf(x, keep.long(), output_hidden_states=True).hidden_states[-1]
-    torch.testing.assert_close(found[keep], expected[keep])
+        found = hf(x, keep.long(), torch.zeros_like(x), output_hidden_states=True).hidden_states[-1]
+    torch.testing.assert_close(found[keep], expected[keep], rtol=1e-4, atol=1e-5)
+    hf.resize_token_embeddings(70)
+    hf.save_pretrained(tmp_path / "whole")
+    model = pellucid.load(tmp_path / "whole", dtype=torch.float64)
+    assert (model.vocabulary, model.limit) == (70, pellucid.load(tiny.build(family)).limit)
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_trainer_trains_evaluates_and_predicts(config: Any, tmp_path: Path) -> None:
+    """The loss comes first and by name; evaluation asks for nothing that cannot be gathered."""
+    hf = AutoModelForSequenceClassification.from_config(config(vocab_size=60, num_labels=3))
+    x, keep = ids()
+    y = torch.tensor([0, 1, 2])
+    told = hf(x, keep.long(), labels=y, output_attentions=True, output_hidden_states=True)
+    assert told["loss"] is told.to_tuple()[0]
+    assert [v.shape for v in hf(x, keep.long(), labels=y, return_dict=False)] == [(), (3, 3)]
+    hf.config.output_attentions = True
+    assert hf(x, keep.long()).attentions is not None
+    rows = [
+        {"input_ids": row, "attention_mask": mask.long(), "labels": one}
+        for row, mask, one in zip(x, keep, y, strict=True)
+    ]
+    args = TrainingArguments(
+        str(tmp_path), max_steps=2, report_to="none", disable_tqdm=True, use_cpu=True, save_strategy="no"
+    )
+    trainer = Trainer(hf, args, train_dataset=rows, eval_dataset=rows)
+    trainer.train()
+    assert np.isfinite(trainer.evaluate()["eval_loss"])
+    assert trainer.predict(rows).predictions.shape == (3, 3)
 
 
 FLAT = {"encoder": "bigru"}
@@ -510,6 +559,26 @@ def test_a_sentences_part_is_its_tokens_sum() -> None:
         np.testing.assert_allclose(weights[some], beta * seen.attentions[0][0, 0, 0, some], atol=1e-12)
 
 
+def test_words_have_parts_of_their_own_where_a_sentence_is_their_sum() -> None:
+    model = opened(encoder="bigru", hierarchical=True, sentence_encoder="identity")
+    batch = texts(model)
+    seen = run(model.hf.eval(), batch.input_ids, batch.keep)
+    w = model.hf.classifier.weight.detach().numpy()
+    found = pellucid.explain(model, batch, target="all")[0]
+    for s, some in enumerate(_sentences(batch.input_ids[0].tolist(), 4)):
+        for t in some:
+            weight = seen.attentions[1][0, 0, 0, s].item() * seen.attentions[0][0, 0, 0, t].item()
+            np.testing.assert_allclose(found.scores[t], weight * w @ seen.hidden_states[1][0, t].numpy(), atol=1e-12)
+    assert np.abs(found.gap).max() < FINE
+
+
+def test_checkpoints_that_attend_to_other_states(tmp_path: Path) -> None:
+    build(torch.float32, **{**DEEP, "max_sentence_tokens": 2}).save_pretrained(tmp_path)
+    model = opened(torch.float32, **DEEP)
+    with pytest.raises(InputError, match="attends to other states"):
+        pellucid.audit(model, texts(model, (13, 12)), "erasure", checkpoints=(str(tmp_path),), adversaries=0)
+
+
 @pytest.mark.parametrize("fields", [FLAT, DEEP])
 @pytest.mark.parametrize("renormalise", [True, False])
 def test_erasing_at_the_readout_is_erasing_in_the_model(fields: dict[str, Any], renormalise: bool) -> None:
@@ -556,10 +625,14 @@ def test_the_audits_of_a_hierarchical_model_are_about_sentences() -> None:
 
 @pytest.mark.parametrize(("fields", "said"), [
     ({"encoder": "lstm"}, "no encoder='lstm'.*'bilstm'"), ({"scorer": "dot"}, "no scorer='dot'"),
-    ({"normaliser": "entmax"}, "no normaliser='entmax'"), ({"tau": 0}, "tau of at least"),
+    ({"normaliser": "entmax"}, "no normaliser='entmax'"), ({"tau": 0}, "from 0.001 to 1000 as tau"),
     ({"hidden_size": 9}, "hidden_size=9 cannot be shared by the 2 parts"),
     ({"encoder": "cnn", "kernels": [2, 3]}, "odd"),
-    ({"encoder": "pretrained"}, "from_encoder"), ({"deep_layers": 1}, "deep_layers of at least 2"),
+    ({"encoder": "pretrained"}, "from_encoder"), ({"deep_layers": 1}, "at least 2 as deep_layers"),
+    ({"tau": float("nan")}, "as tau"), ({"dropout": 2}, "from 0 to 0.99 as dropout"),
+    ({"scorer_size": 0}, "at least 1 as scorer_size"),
+    ({"vocab_size": 3.5}, "as vocab_size; seen 3.5"), ({"pad_token_id": 60}, "ids 0 to 59; pad_token_id=60"),
+    ({"gumbel_hard": "yes"}, "gumbel_hard"),
     ({"hierarchical": True, "sentence_encoder": "pretrained"}, "cannot be 'pretrained'"),
     ({"gumbel_eval": "max"}, "no gumbel_eval='max'"),
 ])  # fmt: skip
@@ -570,7 +643,7 @@ def test_a_configuration_that_cannot_be(fields: dict[str, Any], said: str) -> No
 
 @pytest.mark.parametrize(("fields", "said"), [
     ({"combine": "sum"}, "no combine='sum'.*'add'"), ({"positions": "rotary"}, "no positions"),
-    ({"value_size": 0}, "value_size of at least 1"), ({"hidden_size": 7}, "even hidden_size"),
+    ({"value_size": 0}, "at least 1 as value_size"), ({"hidden_size": 7}, "even hidden_size"),
 ])  # fmt: skip
 def test_an_identifiable_configuration_that_cannot_be(fields: dict[str, Any], said: str) -> None:
     with pytest.raises(InputError, match=said):
@@ -589,8 +662,20 @@ def test_calls_that_cannot_be_answered() -> None:
     short = identifiable(positions="learnt", max_position_embeddings=8)
     with pytest.raises(InputError, match="8 positions; a text of 13"):
         short(x, keep.long())
-    with pytest.raises(InputError, match="stand behind"):
-        short(x[:, :4], torch.tensor([[0, 1, 1, 1]] * 3))
+    for mask in ([0, 1, 1, 1], [1, 0, 1, 1]):
+        with pytest.raises(InputError, match="stand behind"):
+            short(x[:, :4], torch.tensor([mask] * 3))
+    with pytest.raises(InputError, match="input_ids or inputs_embeds"):
+        short()
+    with pytest.raises(InputError, match="8 positions; a text of 13"):
+        build(encoder="transformer", max_position_embeddings=8)(x, keep.long())
+    with pytest.raises(InputError, match="No encoder could be read"):
+        zoo.AttentionClassifierForSequenceClassification.from_encoder("./nowhere")
+    model = opened(**FLAT)
+    with pytest.raises(AccessError, match="level='token' needs ENCODER access"):
+        place(model, texts(model).rows([0]), "token")
+    with pytest.raises(InputError, match=r"one head.*head=1"):
+        place(model, texts(model).rows([0]), "cls_last", head=1)
 
 
 def test_attention_that_is_drawn_anew_at_every_call_is_refused() -> None:

@@ -58,7 +58,8 @@ def audit(
     asked, notes = _asked(only or [], setting or [], seed), [] if model else [NO_MODEL]
     items = texts_of(text or [], input, Columns(text_column, pair_column), limit, "Auditing", notes.append)
     classifier = opened(model, device)
-    _check_access(classifier, asked)
+    asked, beyond = _within_reach(classifier, asked, named=bool(only))
+    notes += beyond
     fix = f"Add --max-tokens {classifier.limit} to cut longer texts off there." if max_tokens is None else None
     check_tokens(classifier, items, fix)
     for note in notes:  # only now, so that a refusal stands alone
@@ -92,16 +93,22 @@ def _asked(only: Sequence[str], given: Sequence[str], seed: int | None) -> "list
     return asked if seed is None else [one.with_fields(seed=seed) for one in asked]
 
 
-def _check_access(model: "Model", asked: "Sequence[Audit]") -> None:
-    """AccessError, before any time is spent, unless the model shows what every audit needs."""
-    able = [one.name for one in asked if model.access >= one.needs]
-    for one in asked:
-        if able and one.name not in able:
+def _within_reach(model: "Model", asked: "Sequence[Audit]", named: bool) -> "tuple[Sequence[Audit], list[str]]":
+    """The audits that the model's access allows, and a note about the others; AccessError, before any time is spent, if
+    these were asked for by name, or if none is left."""
+    able = [one for one in asked if model.access >= one.needs]
+    beyond = [one for one in asked if one not in able]
+    for one in beyond:
+        if able and named:
             raise AccessError(
                 f"The audit {one.name!r} needs {one.needs.name} access, but {model.id!r} gives {model.access.name}. "
-                f"{model.lost} Ask for what it allows: {' '.join(f'--only {name}' for name in able)}."
+                f"{model.lost} Ask for what it allows: {' '.join(f'--only {a.name}' for a in able)}."
             )
-        model.require(one.needs, f"The audit {one.name!r}")
+        if not able:
+            model.require(one.needs, f"The audit {one.name!r}")
+    names = ", ".join(one.name for one in beyond)
+    note = f"{model.id} gives {model.access.name} access, so these audits are left out: {names}. {model.lost}"
+    return able, [note] * bool(beyond)
 
 
 def _measured(model: "Model", items: "Sequence[Item]", one: "Audit", max_tokens: int | None) -> "Findings":

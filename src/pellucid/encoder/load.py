@@ -106,7 +106,7 @@ def _load(
         access=level,
         labels=_labels(config, theirs.shape[1]),
         problem=_problem(config, theirs.shape[1]),
-        limit=_limit(hf, tokenizer, isinstance(built, Net)),
+        limit=_limit(hf, tokenizer),
         net=built if isinstance(built, Net) else None,
         pooled=built if isinstance(built, Pooled) else None,
         parity=parity,
@@ -372,13 +372,13 @@ def _problem(config: Any, classes: int) -> str:
     return "regression" if declared == "regression" or classes == 1 else "single_label"
 
 
-def _limit(hf: nn.Module, tokenizer: Any, rebuilt: bool) -> int | None:
+def _limit(hf: nn.Module, tokenizer: Any) -> int | None:
     """The longest input in tokens: the least of what the tokenizer, the family and the table of positions say."""
     config: Any = hf.config
     limits = [getattr(tokenizer, "model_max_length", None)]
     family = FAMILIES.get(config.model_type) if config.model_type in FAMILIES else None
     limits.append(getattr(config, "max_position_embeddings", None) if family is None else family.limit(config))
-    if not rebuilt:
+    if family is None:
         for name, table in hf.named_modules():  # positions numbered from the padding id, as RoBERTa's kin do
             if "position" in name and isinstance(table, nn.Embedding) and table.padding_idx is not None:
                 limits.append(table.num_embeddings - table.padding_idx - 1)

@@ -27,7 +27,8 @@ class Pooling:
     """What the attention of a batch reads: s states (of words, or of sentences).
 
     sources: the state that each token went into, -1 at padding. shares: a token's weight within its state, which sums
-    to one in each (1 where a state is a word's).
+    to one in each (1 where a state is a word's). words: the states of tokens, where a sentence's is the sum of its
+    words' by these weights and nothing else.
     """
 
     alpha: Float[Tensor, "b s"]
@@ -36,6 +37,7 @@ class Pooling:
     sources: Int[Tensor, "b n"]
     shares: Float[Tensor, "b n"]
     logits: Float[Tensor, "b c"]
+    words: Float[Tensor, "b n d"] | None = None
 
     @property
     def of_sentences(self) -> bool:
@@ -71,5 +73,17 @@ def pooling(hf: nn.Module, pooled: Pooled, batch: Batch, takes: frozenset[str]) 
     sentences = len(seen.attentions) > 1
     at = torch.arange(alpha.shape[1], device=alpha.device)
     keep = (at < count) if sentences else seen.sources >= 0
-    shares = seen.attentions[0][:, 0, 0].to(dtype) if sentences else keep.to(dtype)
-    return Pooling(alpha, states, keep, seen.sources, shares, logits)
+    if not sentences:
+        return Pooling(alpha, states, keep, seen.sources, keep.to(dtype), logits)
+    shares, words = seen.attentions[0][:, 0, 0].to(dtype), seen.hidden_states[-2].to(dtype)
+    if words.shape[-1] != states.shape[-1] or not torch.allclose(
+        _sums(shares, words, seen.sources, states), states, atol=1e-5
+    ):
+        words = None
+    return Pooling(alpha, states, keep, seen.sources, shares, logits, words)
+
+
+def _sums(shares: Tensor, words: Tensor, sources: Tensor, states: Tensor) -> Tensor:
+    """Words [b, n, d] summed by their weights into the states [b, s, d] that they belong to."""
+    at = sources.clamp(min=0)[..., None].expand_as(words)
+    return torch.zeros_like(states).scatter_add(1, at, shares[..., None] * words)

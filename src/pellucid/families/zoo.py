@@ -1,5 +1,7 @@
 """The models of `pellucid.zoo`: the identifiable encoder whole, attention classifiers from their attention on."""
 
+from types import SimpleNamespace
+
 import torch
 from torch import Tensor
 
@@ -69,8 +71,10 @@ def _longest(config: Config) -> int | None:
     if config.hierarchical:
         return None
     if config.encoder == "pretrained":
-        longest = config.pretrained.get("max_position_embeddings")
-        return None if longest is None else int(longest)
+        inner = SimpleNamespace(**config.pretrained)
+        if inner.model_type in FAMILIES:
+            return FAMILIES.get(inner.model_type).limit(inner)
+        return getattr(inner, "max_position_embeddings", None) or getattr(inner, "n_positions", None)
     return int(config.max_position_embeddings) if config.encoder == "transformer" else None
 
 

@@ -189,7 +189,10 @@ class DecompX(Method):
 
     def params(self, model: Model) -> dict[str, Any]:
         told = super().params(model)
-        return told if model.net is not None else {**told, "sources": "the states that the last attention pools"}
+        if model.net is not None:
+            return told
+        sentences = getattr(model.hf, "structure_from_ids", False)
+        return {"bias": self.bias, "sources": "states of sentences" if sentences else "states of words"}
 
     def __call__(self, model: Model, batch: Batch, target: Target) -> Scores:
         if model.net is None:
@@ -202,7 +205,8 @@ class DecompX(Method):
 
     def _read(self, model: Model, batch: Batch, target: Target) -> Scores:
         """Of a model of the zoo: alpha_s (w h_s) for each state s that the attention pools, exact as what follows is
-        linear; the only bias is the last layer's. A sentence's part is spread evenly over its tokens."""
+        linear; the only bias is the last layer's. Where a sentence's state is the weighted sum of its words' states,
+        these have parts of their own; otherwise its part is spread evenly over its tokens."""
         if not self.head or self.bias not in ("token", "drop"):
             asked = "head=False" if not self.head else f"bias={self.bias!r}"
             raise InputError(
@@ -215,7 +219,11 @@ class DecompX(Method):
         told = self.bias == "token" and out.b is not None
         left = torch.einsum("c,bct->bt", out.b, w) if told else torch.zeros_like(parts[:, 0])
         explained = torch.einsum("bc,bct->bt", p.logits, w)
-        return Scores(p.on_tokens(parts, p.even()), left, explained, p.logits, 1.0, 0.0)
+        if p.words is None:
+            return Scores(p.on_tokens(parts, p.even()), left, explained, p.logits, 1.0, 0.0)
+        of_words = torch.einsum("bnd,cd,bct->bnt", p.words, out.w, w)
+        weights = p.on_tokens(p.alpha[..., None], p.shares)
+        return Scores(weights * of_words, left, explained, p.logits, 1.0, 0.0)
 
     def _precision(self, x: Tensor) -> AbstractContextManager[Any]:
         if self.precision == "full":

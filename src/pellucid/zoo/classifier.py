@@ -1,7 +1,7 @@
 """Attention classifiers as ordinary Hugging Face models: words, states, attention, one linear layer."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +30,23 @@ class AttentionClassifierOutput(ModelOutput):  # type: ignore[misc]
     hidden_states: tuple[Tensor, ...] | None = None
     attentions: tuple[Tensor, ...] | None = None
     sources: Tensor | None = None
+
+
+class Asked(NamedTuple):
+    """What a call wants back; the configuration says what it leaves open."""
+
+    weights: bool
+    states: bool
+    named: bool
+
+
+def asked(config: Any, attentions: bool | None, states: bool | None, named: bool | None) -> Asked:
+    """The arguments of a call, with the configuration's values for None."""
+    return Asked(
+        config.output_attentions if attentions is None else attentions,
+        config.output_hidden_states if states is None else states,
+        config.return_dict if named is None else named,
+    )
 
 
 def begin(module: nn.Module) -> None:
@@ -88,11 +105,17 @@ class AttentionClassifierForSequenceClassification(PreTrainedModel):  # type: ig
     def from_encoder(cls, name: str, **fields: Any) -> "AttentionClassifierForSequenceClassification":
         """A new classifier over the weights of a Hugging Face encoder, by hub name or folder; `fields` are those of
         `AttentionClassifierConfig`."""
-        inner = AutoConfig.from_pretrained(name)
+        try:
+            inner, trained = AutoConfig.from_pretrained(name), AutoModel.from_pretrained(name, dtype=torch.float32)
+        except (OSError, ValueError, KeyError) as e:
+            raise InputError(
+                f"No encoder could be read from {name!r}: {(str(e).strip().splitlines() or [''])[0]}"
+            ) from e
         told = {**inner.to_dict(), "model_type": inner.model_type}
-        ids = {"vocab_size": inner.vocab_size, "pad_token_id": inner.pad_token_id}
+        ids = {"pad_token_id": inner.pad_token_id}
         made = cls(AttentionClassifierConfig(encoder="pretrained", pretrained=told, **{**ids, **fields}))
-        made._inner().load_state_dict(AutoModel.from_pretrained(name).state_dict())
+        own = made._inner().state_dict()
+        made._inner().load_state_dict({k: v for k, v in trained.state_dict().items() if k in own})
         return made
 
     def _init_weights(self, module: nn.Module) -> None:
@@ -108,6 +131,7 @@ class AttentionClassifierForSequenceClassification(PreTrainedModel):  # type: ig
     def set_input_embeddings(self, value: nn.Embedding) -> None:
         if self.embeddings is None:
             self._inner().set_input_embeddings(value)
+            self.config.pretrained["vocab_size"] = value.num_embeddings
         else:
             self.embeddings = value
 
@@ -145,15 +169,16 @@ class AttentionClassifierForSequenceClassification(PreTrainedModel):  # type: ig
             read, alphas = (words,), (alpha,)
             index = torch.arange(keep.shape[1], device=keep.device).expand(keep.shape)
         logits = self.classifier(self.dropout(context))
-        made = AttentionClassifierOutput(logits=logits)
-        if labels is not None:
-            made.loss = self.loss_function(labels=labels, pooled_logits=logits, config=self.config)
-        if output_hidden_states:
-            made.hidden_states = (order.back(x), order.back(read[0]), *read[1:])
-        if output_attentions:
-            made.attentions = tuple(a[:, None, None] for a in (order.back(alphas[0]), *alphas[1:]))
-            made.sources = order.back(torch.where(keep, index, -1))
-        return made if return_dict is not False else made.to_tuple()
+        loss = None if labels is None else self.loss_function(labels=labels, pooled_logits=logits, config=self.config)
+        told = asked(self.config, output_attentions, output_hidden_states, return_dict)
+        made = AttentionClassifierOutput(
+            loss=loss,
+            logits=logits,
+            hidden_states=(order.back(x), order.back(read[0]), *read[1:]) if told.states else None,
+            attentions=tuple(a[:, None, None] for a in (order.back(alphas[0]), *alphas[1:])) if told.weights else None,
+            sources=order.back(torch.where(keep, index, -1)) if told.weights else None,
+        )
+        return made if told.named else made.to_tuple()
 
     def _keep(self, ids: Tensor | None, embeds: Tensor | None, mask: Tensor | None) -> Tensor:
         given = embeds if ids is None else ids
@@ -183,13 +208,9 @@ class AttentionClassifierForSequenceClassification(PreTrainedModel):  # type: ig
 
         Words are encoded sentence by sentence, so that a sentence's vector depends on nothing outside it.
         """
-        keep = sentences.grid(sentences.keep)
-        real = keep.any(-1)
-        words = self._words(sentences.grid(x)[real], keep[real], None if types is None else sentences.grid(types)[real])
-        vectors, alpha = self.word_pool(words, keep[real])
-        whole = vectors.new_zeros((*real.shape, vectors.shape[-1])).index_put((real,), vectors)
-        states = self.sentences(whole, real)
-        context, beta = self.sentence_pool(states, real)
-        of_words = words.new_zeros((*keep.shape, words.shape[-1])).index_put((real,), words)
-        in_words = alpha.new_zeros(keep.shape).index_put((real,), alpha)
-        return context, (sentences.flat(of_words), states), (sentences.flat(in_words), beta)
+        keep = sentences.split(sentences.keep)
+        words = self._words(sentences.split(x), keep, None if types is None else sentences.split(types))
+        vectors, alpha = self.word_pool(words, keep)
+        states = self.sentences(sentences.by_text(vectors), sentences.real)
+        context, beta = self.sentence_pool(states, sentences.real)
+        return context, (sentences.joined(words), states), (sentences.joined(alpha), beta)

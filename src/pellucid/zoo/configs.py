@@ -19,10 +19,35 @@ def _one_of(config: str, field: str, value: object, choices: object) -> None:
         raise InputError(f"{config} has no {field}={value!r}; choose one of {', '.join(map(repr, listed))}.")
 
 
-def _at_least(config: str, least: float, **fields: object) -> None:
+def _whole(config: str, least: int, **fields: object) -> None:
+    """InputError for a value that is not a whole number of at least `least`."""
     for field, value in fields.items():
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or value < least:
-            raise InputError(f"{config} needs {field} of at least {least}; seen {value!r}.")
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise InputError(f"{config} needs a whole number of at least {least} as {field}; seen {value!r}.")
+
+
+def _number(config: str, low: float, high: float, **fields: object) -> None:
+    """InputError for a value that is not a number from `low` to `high`."""
+    for field, value in fields.items():
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
+            raise InputError(f"{config} needs a number from {low:g} to {high:g} as {field}; seen {value!r}.")
+
+
+def _padding(config: str, pad: object, vocabulary: int) -> None:
+    if pad is not None and (type(pad) is not int or not 0 <= pad < vocabulary):
+        raise InputError(f"{config} has ids 0 to {vocabulary - 1}; pad_token_id={pad!r} is none of them.")
+
+
+_SIZES = (
+    "vocab_size",
+    "embedding_size",
+    "hidden_size",
+    "gumbel_draws",
+    "max_sentence_tokens",
+    "transformer_layers",
+    "transformer_heads",
+    "max_position_embeddings",
+)
 
 
 class AttentionClassifierConfig(PretrainedConfig):  # type: ignore[misc]
@@ -34,8 +59,12 @@ class AttentionClassifierConfig(PretrainedConfig):  # type: ignore[misc]
       `key_projection`, q (K h) / sqrt(d_k)), "linear" q h.
     normaliser: "softmax" of s / tau, "gumbel" (noise in training; in evaluation by `gumbel_eval`: "mean", no
       noise, "expect", the mean of `gumbel_draws` draws, or "sample"), "sparsemax", "uniform".
+    embedding_size: of words, unless the encoder is pretrained. hidden_size: of states, unless these are the word
+      embeddings or a pretrained encoder's; both directions, kernels or heads share it. dropout: on word embeddings and
+      on the context. scorer_size: width of a scorer's layers; None: half the states' for "additive", else all of it.
     hierarchical: words are read into sentences and these into the text. A sentence ends behind the tokens of
-      `sentence_end_ids`, and after `max_sentence_tokens` in any case. sentence_encoder: default the same as `encoder`,
+      `sentence_end_ids` (of full stops, question marks, separators; without any, texts are cut into pieces), and after
+      `max_sentence_tokens` in any case. sentence_encoder: default the same as `encoder`,
       or "identity" where that is "pretrained" or "embed".
 
     Sources: Jain & Wallace 2019, arXiv 1902.10186 (cnn, embed, additive, scaled_dot); Serrano & Smith 2019, arXiv
@@ -43,7 +72,7 @@ class AttentionClassifierConfig(PretrainedConfig):  # type: ignore[misc]
     """
 
     model_type = "pellucid_attention"
-    keys_to_ignore_at_inference = ("hidden_states", "attentions", "sources")
+    keys_to_ignore_at_inference = ["hidden_states", "attentions", "sources"]  # noqa: RUF012 (Trainer adds to a list)
 
     def __init__(
         self,
@@ -57,7 +86,7 @@ class AttentionClassifierConfig(PretrainedConfig):  # type: ignore[misc]
         tau: float = 1.0,
         gumbel_hard: bool = False,
         gumbel_eval: GumbelEval = "mean",
-        gumbel_draws: int = 64,
+        gumbel_draws: int = 512,
         scorer_size: int | None = None,
         deep_layers: int = 3,
         deep_activation: Literal["relu", "tanh"] = "relu",
@@ -88,7 +117,10 @@ class AttentionClassifierConfig(PretrainedConfig):  # type: ignore[misc]
         plain = "identity" if encoder in ("pretrained", "embed") else encoder
         self.hierarchical, self.sentence_encoder = hierarchical, sentence_encoder or plain
         self.sentence_end_ids, self.max_sentence_tokens = list(sentence_end_ids), max_sentence_tokens
+        if self.pretrained is not None:
+            self.vocab_size = self.pretrained.get("vocab_size", vocab_size)
         self._check()
+        _padding(type(self).__name__, pad_token_id, self.vocab_size)
         super().__init__(pad_token_id=pad_token_id, **kwargs)
 
     def _check(self) -> None:
@@ -99,10 +131,15 @@ class AttentionClassifierConfig(PretrainedConfig):  # type: ignore[misc]
         _one_of(me, "normaliser", self.normaliser, NormaliserName)
         _one_of(me, "gumbel_eval", self.gumbel_eval, GumbelEval)
         _one_of(me, "deep_activation", self.deep_activation, Literal["relu", "tanh"])
-        sizes = {"vocab_size": self.vocab_size, "embedding_size": self.embedding_size, "hidden_size": self.hidden_size}
-        _at_least(me, 1, **sizes, gumbel_draws=self.gumbel_draws, max_sentence_tokens=self.max_sentence_tokens)
-        _at_least(me, 2, deep_layers=self.deep_layers)
-        _at_least(me, 1e-6, tau=self.tau)
+        _one_of(me, "gumbel_hard", self.gumbel_hard, Literal[True, False])
+        _whole(me, 1, **{name: getattr(self, name) for name in _SIZES})
+        _whole(me, 2, deep_layers=self.deep_layers)
+        if self.scorer_size is not None:
+            _whole(me, 1, scorer_size=self.scorer_size)
+        _number(me, 1e-3, 1e3, tau=self.tau)
+        _number(me, 0, 0.99, dropout=self.dropout)
+        for id_ in self.sentence_end_ids:
+            _whole(me, 0, sentence_end_ids=id_)
         used = {self.encoder, self.sentence_encoder if self.hierarchical else self.encoder}
         if self.sentence_encoder == "pretrained" and self.hierarchical:
             raise InputError(f"{me}: the sentence_encoder cannot be 'pretrained', which reads tokens.")
@@ -134,7 +171,7 @@ class IdentifiableEncoderConfig(PretrainedConfig):  # type: ignore[misc]
     """
 
     model_type = "pellucid_identifiable"
-    keys_to_ignore_at_inference = ("hidden_states", "attentions")
+    keys_to_ignore_at_inference = ["hidden_states", "attentions"]  # noqa: RUF012 (Trainer adds to a list)
 
     def __init__(
         self,
@@ -160,13 +197,14 @@ class IdentifiableEncoderConfig(PretrainedConfig):  # type: ignore[misc]
         _one_of(me, "hidden_act", hidden_act, Literal["relu", "gelu"])
         _one_of(me, "positions", positions, Literal["none", "learnt", "sinusoidal"])
         _one_of(me, "pool", pool, Literal["first", "mean"])
-        _at_least(me, 1, vocab_size=vocab_size, hidden_size=hidden_size, num_hidden_layers=num_hidden_layers)
-        _at_least(
-            me, 1, num_attention_heads=num_attention_heads, key_size=key_size, intermediate_size=intermediate_size
-        )
+        _whole(me, 1, vocab_size=vocab_size, hidden_size=hidden_size, num_hidden_layers=num_hidden_layers)
+        _whole(me, 1, num_attention_heads=num_attention_heads, key_size=key_size, intermediate_size=intermediate_size)
+        _whole(me, 1, max_position_embeddings=max_position_embeddings)
+        _number(me, 0, 0.99, dropout=dropout)
+        _padding(me, pad_token_id, vocab_size)
         if value_size is None:
             value_size = hidden_size if combine == "add" else hidden_size // num_attention_heads
-        _at_least(me, 1, value_size=value_size)
+        _whole(me, 1, value_size=value_size)
         if positions == "sinusoidal" and hidden_size % 2:
             raise InputError(f"{me}: sinusoidal positions need an even hidden_size; seen {hidden_size}.")
         self.vocab_size, self.hidden_size, self.num_hidden_layers = vocab_size, hidden_size, num_hidden_layers

@@ -3,11 +3,13 @@
 Every encoder gives a text the same states whatever its padding and its batch mates.
 """
 
+import inspect
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from pellucid.errors import InputError
 from pellucid.zoo.configs import AttentionClassifierConfig
 
 
@@ -85,6 +87,9 @@ class Blocks(Encoder):
         )
 
     def forward(self, x: Tensor, keep: Tensor) -> Tensor:
+        longest = self.positions.num_embeddings
+        if x.shape[1] > longest:
+            raise InputError(f"This encoder has {longest} positions; a text of {x.shape[1]} was given: cut it.")
         h = self.dense(x) + self.positions.weight[: x.shape[1]]
         for block in self.blocks:
             h = block(h, src_key_padding_mask=~keep)
@@ -97,13 +102,19 @@ class Pretrained(Encoder):
     def __init__(self, config: AttentionClassifierConfig) -> None:
         from transformers import AutoConfig, AutoModel
 
-        fields: dict[str, Any] = dict(config.pretrained or {})
+        fields: dict[str, Any] = {
+            k: v for k, v in (config.pretrained or {}).items() if k not in ("dtype", "torch_dtype")
+        }
         inner = AutoConfig.for_model(fields.pop("model_type"), **fields)
         super().__init__(int(inner.hidden_size))
         self.model, self.layer = AutoModel.from_config(inner), config.pretrained_layer
+        if getattr(self.model, "pooler", None) is not None:
+            self.model.pooler = None  # nothing here reads it
+        self.typed = "token_type_ids" in inspect.signature(self.model.forward).parameters
+        self.typed = self.typed and getattr(inner, "type_vocab_size", 0) > 1
 
     def forward(self, x: Tensor, keep: Tensor, token_types: Tensor | None = None) -> Tensor:
-        given = {} if token_types is None else {"token_type_ids": token_types}
+        given = {"token_type_ids": token_types} if token_types is not None and self.typed else {}
         out = self.model(inputs_embeds=x, attention_mask=keep.long(), output_hidden_states=True, **given)
         h: Tensor = out.hidden_states[self.layer]
         return torch.where(keep[..., None], h, torch.zeros_like(h))

@@ -11,7 +11,7 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 from pellucid.encoder.activations import ACTIVATIONS
 from pellucid.errors import InputError
 from pellucid.families.zoo import sinusoids
-from pellucid.zoo.classifier import begin
+from pellucid.zoo.classifier import asked, begin
 from pellucid.zoo.configs import IdentifiableEncoderConfig
 
 
@@ -81,13 +81,19 @@ class IdentifiableEncoderForSequenceClassification(PreTrainedModel):  # type: ig
         self,
         input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
         inputs_embeds: Tensor | None = None,
         labels: Tensor | None = None,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
     ) -> SequenceClassifierOutput | tuple[Any, ...]:
-        """Logits of token ids [b, n] or word embeddings [b, n, d]; attentions [b, h, n, n] of each layer."""
+        """Logits of token ids [b, n] or word embeddings [b, n, d]; attentions [b, h, n, n] of each layer.
+
+        token_type_ids are not read.
+        """
+        if input_ids is None and inputs_embeds is None:
+            raise InputError(f"{type(self).__name__} needs input_ids or inputs_embeds; none were given.")
         x = self.embeddings(input_ids) if inputs_embeds is None else inputs_embeds
         n = x.shape[1]
         keep = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
@@ -109,17 +115,21 @@ class IdentifiableEncoderForSequenceClassification(PreTrainedModel):  # type: ig
             read = torch.einsum("bnd,bn->bd", x, keep / keep.sum(-1, keepdim=True).to(x.dtype))
         logits = self.classifier(self.dropout(read))
         loss = None if labels is None else self.loss_function(labels=labels, pooled_logits=logits, config=self.config)
+        told = asked(self.config, output_attentions, output_hidden_states, return_dict)
         made = SequenceClassifierOutput(
             loss=loss,
             logits=logits,
-            hidden_states=tuple(streams) if output_hidden_states else None,
-            attentions=tuple(alphas) if output_attentions else None,
+            hidden_states=tuple(streams) if told.states else None,
+            attentions=tuple(alphas) if told.weights else None,
         )
-        return made if return_dict is not False else made.to_tuple()
+        return made if told.named else made.to_tuple()
 
     def _check(self, n: int, keep: Tensor) -> None:
         longest = self.config.max_position_embeddings
         if self.config.positions != "none" and n > longest:
             raise InputError(f"This model has {longest} positions; a text of {n} tokens was given: cut it.")
-        if not bool(keep[:, 0].all()):
-            raise InputError("Padding must stand behind the texts (padding_side='right'); a first token is masked.")
+        if not bool(keep.any(-1).all()):
+            raise InputError("A text of this batch has no token that is not masked; leave it out.")
+        placed = self.config.positions != "none" or self.config.pool == "first"
+        if placed and not bool((keep[:, 1:] <= keep[:, :-1]).all()):
+            raise InputError("Padding must stand behind the texts (padding_side='right'), not before or within them.")

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -37,7 +38,7 @@ def _columns(x: Tensor, order: Tensor) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class Sentences:
-    """Tokens [b, n] as a grid [b, s, w]: `index` the sentence of each token, `place` its number there."""
+    """Tokens [b, n] as sentences: `index` the sentence of each token in its text, `place` its number there."""
 
     index: Tensor
     place: Tensor
@@ -58,20 +59,31 @@ class Sentences:
         begun = torch.where(starts, at, 0).cummax(-1).values
         return cls(torch.where(keep, starts.cumsum(-1), 0), torch.where(keep, at - begun, 0), keep)
 
+    @cached_property
+    def counts(self) -> Tensor:
+        """Sentences of each text, [b]."""
+        return self.index.amax(-1) + 1
+
+    @cached_property
+    def rows(self) -> Tensor:
+        """The number of each token's sentence among those of all texts, [b, n]."""
+        return self.index + (self.counts.cumsum(0) - self.counts)[:, None]
+
     @property
-    def shape(self) -> tuple[int, int, int]:
-        """Texts, the most sentences of one, the most tokens of a sentence."""
-        return len(self.keep), int(self.index.max()) + 1, int(self.place.max()) + 1
+    def real(self) -> Tensor:
+        """Which sentences of the longest text's number each text has, [b, s]."""
+        return torch.arange(int(self.counts.max()), device=self.keep.device) < self.counts[:, None]
 
-    def grid(self, x: Tensor) -> Tensor:
-        """Tokens x [b, n, d] (or a mask [b, n]) as [b, s, w, d]; zero where there is no token."""
-        b, s, w = self.shape
-        rows = torch.arange(b, device=x.device)[:, None].expand(self.keep.shape)
-        out = x.new_zeros((b, s, w, *x.shape[2:]))
-        return out.index_put((rows[self.keep], self.index[self.keep], self.place[self.keep]), x[self.keep])
+    def split(self, x: Tensor) -> Tensor:
+        """Tokens x [b, n, ...] as sentences [all of them, w, ...], zero behind their ends."""
+        out = x.new_zeros((int(self.counts.sum()), int(self.place.max()) + 1, *x.shape[2:]))
+        return out.index_put((self.rows[self.keep], self.place[self.keep]), x[self.keep])
 
-    def flat(self, x: Tensor) -> Tensor:
-        """The grid x [b, s, w] or [b, s, w, d] as tokens [b, n] or [b, n, d]; zero at padding."""
-        rows = torch.arange(len(x), device=x.device)[:, None]
-        found = x[rows, self.index, self.place]
-        return found * (self.keep if x.dim() == 3 else self.keep[..., None])
+    def joined(self, x: Tensor) -> Tensor:
+        """Sentences x [all of them, w, ...] as tokens [b, n, ...]; zero at padding."""
+        found = x[self.rows, self.place]
+        return found * self.keep.reshape(*self.keep.shape, *(1,) * (x.dim() - 2))
+
+    def by_text(self, x: Tensor) -> Tensor:
+        """One vector per sentence, x [all of them, d], as [b, s, d]; zero where a text has no more."""
+        return x.new_zeros((*self.real.shape, x.shape[-1])).index_put((self.real,), x)

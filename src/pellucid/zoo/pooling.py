@@ -58,28 +58,31 @@ def sparsemax(scores: Tensor, keep: Tensor) -> Tensor:
 
     Source: Martins & Astudillo 2016, arXiv 1602.02068. Cost: one sort per row.
     """
-    low = scores.amin(-1, keepdim=True) - 2.0  # further than 1 below the largest: never in the support
-    z = torch.where(keep, scores, low)
-    z = z - z.amax(-1, keepdim=True)
+    wide = scores.to(torch.promote_types(scores.dtype, torch.float32))
+    best = masked(wide, keep).amax(-1, keepdim=True)
+    z = (wide - best).masked_fill(~keep, -2.0)  # further than 1 below the largest: never in the support
     ordered = z.sort(-1, descending=True).values
     above = ordered.cumsum(-1) - 1.0
     k = torch.arange(1, z.shape[-1] + 1, device=z.device, dtype=z.dtype)
     size = (k * ordered > above).sum(-1, keepdim=True)
-    return (z - above.gather(-1, size - 1) / size).clamp(min=0.0) * keep
+    return ((z - above.gather(-1, size - 1) / size).clamp(min=0.0) * keep).to(scores.dtype)
 
 
 def gumbel_noise(shape: tuple[int, ...], like: Tensor, generator: torch.Generator | None) -> Tensor:
     """-log(-log u), u uniform and kept away from 0 and 1, so that it is finite in every dtype."""
-    u = torch.rand(shape, generator=generator, device=like.device, dtype=torch.float32)
+    at = like.device if generator is None else generator.device
+    u = torch.rand(shape, generator=generator, device=at, dtype=torch.float32)
     u = u.clamp(torch.finfo(torch.float32).tiny, 1 - torch.finfo(torch.float32).eps / 2)
-    return -torch.log(-torch.log(u.double())).to(like.dtype)
+    return -torch.log(-torch.log(u)).to(like)
 
 
 class Normaliser(nn.Module):
     """Scores [b, n] to weights [b, n] that sum to one over the real tokens and are exactly 0 at padding.
 
-    `generator` is where noise comes from (None: torch's own). In evaluation "expect" draws the same noise at every
-    call, position by position, so that it depends on nothing but the text.
+    `generator` is where noise comes from (None: torch's own). "expect", the mean over noise, is softmax(s) exactly for
+    hard weights. For soft ones it is the mean of `gumbel_draws` draws, with a standard error of at most
+    0.5 / sqrt(draws): weights nearer to each other than that are in no order. The noise is the same at every call,
+    position by position, so that the weights depend on nothing but the text.
     """
 
     def __init__(self, config: AttentionClassifierConfig) -> None:
@@ -97,16 +100,23 @@ class Normaliser(nn.Module):
             return masked(scores / self.tau, keep).softmax(-1)
         if self.training or self.at_rest == "sample":
             return self._noisy(scores, keep, gumbel_noise(tuple(scores.shape), scores, self.generator))
-        seeded = torch.Generator(scores.device).manual_seed(0)
-        noise = gumbel_noise((scores.shape[-1], self.draws), scores, seeded).mT
+        return self._expected(scores, keep)
+
+    def _expected(self, scores: Tensor, keep: Tensor) -> Tensor:
+        if self.hard:
+            return masked(scores, keep).softmax(-1)
+        noise = gumbel_noise((scores.shape[-1], self.draws), scores, torch.Generator().manual_seed(0)).mT
         return self._noisy(scores[:, None], keep[:, None], noise).mean(1)
 
     def _noisy(self, scores: Tensor, keep: Tensor, noise: Tensor) -> Tensor:
         alpha = masked((scores + noise) / self.tau, keep).softmax(-1)
         if not self.hard:
             return alpha
-        best = torch.zeros_like(alpha).scatter(-1, alpha.argmax(-1, keepdim=True), 1.0)
-        return best + alpha - alpha.detach()  # the gradient of the soft weights
+        return _one_hot(alpha) + alpha - alpha.detach()  # the gradient of the soft weights
+
+
+def _one_hot(x: Tensor) -> Tensor:
+    return torch.zeros_like(x).scatter(-1, x.argmax(-1, keepdim=True), 1.0)
 
 
 class Pool(nn.Module):

@@ -184,7 +184,7 @@ class Text:
         return record, self._walked() if len(self.units) >= self.audit.minimum else []
 
     def _deleted(self) -> Record:
-        """The upper bound of leverage: all units gone from all layers, or from the text of a READOUT model."""
+        """What leverage is held against: all units gone from all layers, or from the text of a READOUT model."""
         if self.model.net is None:
             return self._left_out()
         whole = place(self.model, self.batch, "token")
@@ -199,12 +199,18 @@ class Text:
         """The text without its units; if nothing else is in it, the unknown token alone."""
         gone = {i for u in self.tokens for i in u}
         real = self.batch.keep[0].nonzero()[:, 0].tolist()
-        ids = [int(self.batch.input_ids[0, at]) for i, at in enumerate(real) if i not in gone]
+        left = [at for i, at in enumerate(real) if i not in gone]
         unknown = getattr(self.model.tokenizer, "unk_token_id", None)
-        if not ids and unknown is None:
+        if not left and unknown is None:
             return {"deleted_js": np.nan, "deleted_flips": np.nan}
-        rest = torch.tensor([ids or [unknown]], device=self.batch.keep.device)
-        y = self.model.logits(Batch(rest, torch.ones_like(rest, dtype=torch.bool)))
+        columns = left or real[:1]
+        types = self.batch.token_type_ids
+        rest = Batch(
+            self.batch.input_ids[:, columns] if left else torch.full_like(self.batch.input_ids[:, columns], unknown),
+            self.batch.keep[:, columns],
+            None if types is None else types[:, columns],
+        )
+        y = self.model.logits(rest)
         return {"deleted_js": float(self.judge.effect(y)[0]), "deleted_flips": float(self.judge.flips(y)[0])}
 
     def _agreement(self) -> Record:
@@ -235,7 +241,13 @@ class Text:
             found = adversarial(at, content, self.judge, WITHIN, 5, 300, seed)
             made |= {f"adversary_{eps}": js for eps, js in zip(WITHIN, found, strict=True)}
         if others:
-            alphas = [self.place.alpha, *(place(m, self.batch, "cls_last", None, at.head).alpha for m in others)]
+            places = [place(m, self.batch, "cls_last", None, at.head) for m in others]
+            for m, other in zip(others, places, strict=True):
+                if getattr(other, "read", at.read).sources != at.read.sources or len(other.alpha) != len(at.alpha):
+                    raise InputError(
+                        f"The checkpoint {m.id!r} attends to other states than {self.model.id!r}; leave it out."
+                    )
+            alphas = [self.place.alpha, *(p.alpha for p in places)]
             made["seeds_js"] = between_models([a.double().cpu().numpy() for a in alphas])
         return made
 

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from pellucid.encoder.forward import encode, read_rows
-from pellucid.encoder.model import Model
+from pellucid.encoder.model import Access, Model
 from pellucid.encoder.ops import Ops, Overridden, Recorded
 from pellucid.encoder.readout import Readout, erased, left_of, readout
 from pellucid.errors import InputError
@@ -205,7 +205,13 @@ def place(
     """
     if len(batch) != 1:
         raise InputError(f"A place is of one text; this batch has {len(batch)} rows: pass batch.rows([i]).")
-    if model.net is None and level == "cls_last" and layer is None and head in (None, 0):
+    if model.net is None:
+        if level != "cls_last":
+            model.require(Access.ENCODER, f"Erasing at level={level!r}")
+        if layer is not None or head not in (None, 0):
+            raise InputError(
+                f"{model.id!r} pools its states by one head, in no layer; seen layer={layer}, head={head}."
+            )
         return LastRow(readout(model, batch), None, renormalise)
     net = model.require_net()
     count = len(net.layers)

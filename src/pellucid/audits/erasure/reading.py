@@ -66,12 +66,12 @@ class Quantity:
 
 _RANDOM = "a unit drawn at random in place of the most attended one"
 _ORDER = "the same weights in a random order over the units"
-_GONE = "all units gone from all layers, or from the text, the most that erasing can do"
+_GONE = "all units erased in all layers (in a model of the zoo: a text without its units)"
 QUANTITIES = (
     Quantity("leverage", "everything_js", "deleted_js", "JS divergence, nats", _GONE,
-             "Erasing all units here moves the output by {value} nats; erasing them everywhere by {null}."),
+             "Erasing all units here moves the output by {value} nats; without them in the text it moves by {null}."),
     Quantity("leverage_flips", "everything_flips", "deleted_flips", "share of texts", _GONE,
-             "Erasing all units here flips {value} of the decisions; erasing them everywhere {null}.", share=True),
+             "Erasing all units here flips {value} of the decisions; a text without them {null}.", share=True),
     Quantity("even_attention", "even_js", "everything_js", "JS divergence, nats", "all units erased at this place",
              "Spreading the units' attention evenly moves the output by {value} nats; erasing them all by {null}."),
     Quantity("mean_attention", "mean_js", "everything_js", "JS divergence, nats", "all units erased at this place",

@@ -206,6 +206,10 @@ def _closed_forms(
                 w = array(seen.model.require_net().layers[layer].o.w)
                 columns[f"unique_layer{name}"] = _unique_in_layer(array(values[0]), w, seen.keys_of(layer, int(at[0])))
         columns["dimension"] = columns["dimension"].repeat_interleave(share, 1)
+        if seen.pool is not None:  # there is no other head, and a first sentence is no first token
+            blank = ["unique_layer", "unique_layer_control"] + [k for k in columns if k.endswith("first")]
+            some = blank if seen.pool.sources is not None else blank[:2]
+            columns |= {k: torch.full_like(columns[k], torch.nan) for k in some}
         for head in range(whole.shape[0]):
             record = {k: float(c[0, head].mean()) for k, c in columns.items()}
             where = {"text": text, "n": whole.shape[-1], "layer": layer, "head": head, "rows": len(at)}

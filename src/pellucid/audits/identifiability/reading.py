@@ -118,7 +118,7 @@ LIMITS = {
     "rows": "Same output does not mean that these queries and keys could produce it: see unique_given_keys.",
     "full": "All rows of each text, padding apart.",
     "cls": "The first row, in every layer; level='full' looks at all rows.",
-    "readout": "The attention that pools the states which the classifier reads; a text is as long as it has states.",
+    "readout": "The one attention that pools states, of words or of sentences, to be classified; lengths count these.",
     "pooled": "This classifier reads all rows (mean pooling); level='cls' looks at the first, level='full' at all.",
 }
 
