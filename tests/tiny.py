@@ -85,7 +85,10 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "modernbert": ("ModernBert", _MODERN),
     "modernbert_mean": ("ModernBert", _MODERN_MEAN),
     "identifiable": ("IdentifiableEncoder", {**_IDENTIFIABLE, "value_size": 12, "positions": "learnt", "pool": "mean"}),
-    "identifiable_add": ("IdentifiableEncoder", {**_IDENTIFIABLE, "combine": "add", "hidden_act": "gelu"}),
+    "identifiable_add": (
+        "IdentifiableEncoder",
+        {**_IDENTIFIABLE, "combine": "add", "value_size": 8, "hidden_act": "gelu"},
+    ),
 }
 """Name -> (Hugging Face class prefix, configuration)."""
 

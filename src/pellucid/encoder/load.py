@@ -91,14 +91,9 @@ def _load(
         )
     vectors = (known and access != "outputs") or _reads_vectors(hf, probe, theirs, takes)
     built, level, lost = _rebuild(hf, config, compute, access, vectors)
-    parity = None
-    if isinstance(built, Pooled):
-        with at_rest(hf):
-            parity = _within(pooling(hf, built, probe.to(theirs.device), takes).logits, theirs, own)
-    elif built is not None:
-        parity = _parity(built, probe, theirs, own)
-        if own in (torch.float16, torch.bfloat16):
-            _check_in_full(built, hf, probe, takes, compute)
+    parity = None if built is None else _checked(built, hf, probe, theirs, takes, own)
+    if isinstance(built, Net) and own in (torch.float16, torch.bfloat16):
+        _check_in_full(built, hf, probe, takes, compute)
     return Model(
         hf=hf,
         tokenizer=tokenizer,
@@ -314,6 +309,16 @@ def _reads_vectors(hf: nn.Module, probe: Batch, theirs: Tensor, takes: frozenset
         return bool(torch.allclose(y, theirs, rtol=1e-3, atol=1e-4 * float(theirs.abs().max())))
     except (NotImplementedError, AttributeError, ValueError, TypeError, KeyError, RuntimeError, IndexError):
         return False  # it takes no vectors, or wants other arguments beside them
+
+
+def _checked(
+    built: Net | Pooled, hf: nn.Module, probe: Batch, theirs: Tensor, takes: frozenset[str], own: torch.dtype
+) -> float:
+    """The parity of what was rebuilt; ParityError above the tolerance."""
+    if isinstance(built, Net):
+        return _parity(built, probe, theirs, own)
+    with at_rest(hf):
+        return _within(pooling(hf, built, probe.to(theirs.device), takes).logits, theirs, own)
 
 
 def _parity(net: Net, probe: Batch, theirs: Tensor, own: torch.dtype) -> float:

@@ -203,10 +203,10 @@ class Text:
         unknown = getattr(self.model.tokenizer, "unk_token_id", None)
         if not left and unknown is None:
             return {"deleted_js": np.nan, "deleted_flips": np.nan}
-        columns = left or real[:1]
+        columns, mark = left or real[:1], 0 if unknown is None else int(unknown)
         types = self.batch.token_type_ids
         rest = Batch(
-            self.batch.input_ids[:, columns] if left else torch.full_like(self.batch.input_ids[:, columns], unknown),
+            self.batch.input_ids[:, columns] if left else torch.full_like(self.batch.input_ids[:, columns], mark),
             self.batch.keep[:, columns],
             None if types is None else types[:, columns],
         )
