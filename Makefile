@@ -15,7 +15,7 @@ demo: $(VENV)/.demo
 	$(BIN)/pellucid demo
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest --durations=5
+	$(BIN)/python -m pytest -n auto --durations=5
 
 check: lint types test
 
@@ -36,7 +36,7 @@ bench: $(VENV)/.dev
 # parity and contract against the oldest supported transformers
 oldest:
 	$(MAKE) VENV=.venv-oldest CONSTRAINTS=constraints-oldest.txt .venv-oldest/.dev
-	.venv-oldest/bin/python -m pytest tests/test_parity.py tests/test_contract.py
+	.venv-oldest/bin/python -m pytest -n auto tests/test_parity.py tests/test_contract.py tests/test_zoo.py tests/test_train.py
 
 $(VENV)/.demo: pyproject.toml $(CONSTRAINTS)
 	$(PYTHON) -m venv $(VENV)

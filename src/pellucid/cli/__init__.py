@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import typer
 
 from pellucid._version import __version__
-from pellucid.cli import audit, catalog, explain
+from pellucid.cli import audit, catalog, explain, train
 from pellucid.errors import PellucidError
 
 CHUNK = 256  # texts that `explain` tokenises and explains together
@@ -115,5 +115,14 @@ def pellucid(
         print(ctx.get_help())
 
 
-for command in (explain.demo, explain.explain, audit.audit, catalog.methods, catalog.audits, catalog.families):
+for command in (
+    explain.demo,
+    explain.explain,
+    audit.audit,
+    train.train,
+    train.study,
+    catalog.methods,
+    catalog.audits,
+    catalog.families,
+):
     app.command()(command)

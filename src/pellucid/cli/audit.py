@@ -93,7 +93,7 @@ def _asked(only: Sequence[str], given: Sequence[str], seed: int | None) -> "list
     return asked if seed is None else [one.with_fields(seed=seed) for one in asked]
 
 
-def _within_reach(model: "Model", asked: "Sequence[Audit]", named: bool) -> "tuple[Sequence[Audit], list[str]]":
+def _within_reach(model: "Model", asked: "Sequence[Audit]", named: bool) -> "tuple[list[Audit], list[str]]":
     """The audits that the model's access allows, and a note about the others; AccessError, before any time is spent, if
     these were asked for by name, or if none is left."""
     able = [one for one in asked if model.access >= one.needs]

@@ -64,3 +64,22 @@ OutFolder = Annotated[
 Resume = Annotated[
     bool, typer.Option("--resume", help="Take over what --out holds of the same settings, weights and texts.")
 ]
+
+# of train and study
+
+ModelFolder = Annotated[
+    Path, typer.Option("--out", "-o", metavar="DIR", help="Write model, tokenizer, card.json and run.json here.")
+]
+ConfigFile = Annotated[
+    Path | None, typer.Option("--config", "-c", metavar="FILE", help="Tables data, tokenizer, model, training in TOML.")
+]
+SetKeys = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="One setting, such as training.epochs=3; may be repeated."),
+]
+TrainingSeed = Annotated[int | None, typer.Option(min=0, metavar="S", help="The same as --set training.seed=S.")]
+StudyFolder = Annotated[
+    Path, typer.Option("--out", "-o", metavar="DIR", help="Write cells, results.parquet and run.json here.")
+]
+Jobs = Annotated[int, typer.Option(min=1, metavar="N", help="Cells at the same time, which share the cores.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="List the cells and stop.")]
