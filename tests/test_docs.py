@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 import pellucid
-from pellucid import cli
+from pellucid import cli, study
+from pellucid.train import read_config
 
 ROOT = Path(__file__).resolve().parents[1]
 SRC = Path(pellucid.__file__).parent
@@ -34,9 +35,12 @@ def blocks(page: Path, *languages: str) -> list[str]:
 
 @pytest.fixture(autouse=True)
 def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In an empty folder but for the files that the pages speak of: reviews.csv and the folder my-model."""
+    """In an empty folder but for the files that the pages speak of: reviews.csv, labelled.csv, the folder my-model."""
     monkeypatch.chdir(tmp_path)
     Path("reviews.csv").write_text("review,label\nA warm and funny film.,positive\nDull from start to end.,negative\n")
+    words = ("warm", "funny", "moving", "clever", "dull", "loud", "flat", "silly")
+    rows = [f"A {a} and {b} film.,{'positive' if i < 4 else 'negative'}" for i, a in enumerate(words) for b in words[:4]]
+    Path("labelled.csv").write_text("\n".join(["text,label", *rows, ""]))
     shutil.copytree(pellucid.DEMO, "my-model")
     for variable in [*cli._QUIET, "HF_HUB_OFFLINE"]:  # what the command line sets is undone
         monkeypatch.setenv(variable, os.environ.get(variable, "1" if "VERBOSITY" not in variable else "error"))
@@ -54,24 +58,40 @@ def test_python_of_a_page(page: Path, capsys: pytest.CaptureFixture[str]) -> Non
 
 
 COMMANDS = [
-    pytest.param(line, id=f"{name(page)}: {line[:40]}")
+    pytest.param(lines, id=f"{name(page)}: {lines[0][:40]}")
     for page in PAGES
     if page.is_file()
     for block in blocks(page, "sh", "bash", "console", "shell")
-    for line in block.replace("\\\n", " ").splitlines()
-    if line.startswith("pellucid ")
+    if (lines := [x for x in block.replace("\\\n", " ").splitlines() if x.startswith("pellucid ")])
 ]
 
 
-@pytest.mark.parametrize("line", COMMANDS)
-def test_command_of_a_page(line: str) -> None:
-    """Every `pellucid ...` line ends with status 0."""
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        code = cli.status(shlex.split(line, comments=True)[1:])
-    assert code == 0, err.getvalue()
-    wanted = re.search(r"--out (\S+)", line)
-    assert wanted is None or Path(wanted.group(1)).exists()
+@pytest.mark.parametrize("lines", COMMANDS)
+def test_commands_of_a_page(lines: list[str]) -> None:
+    """Every `pellucid ...` line of a block, one after the other, ends with status 0."""
+    for line in lines:
+        out, err = io.StringIO(), io.StringIO()
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            code = cli.status(shlex.split(line, comments=True)[1:])
+        assert code == 0, err.getvalue()
+        wanted = re.search(r"--out (\S+)", line)
+        assert wanted is None or Path(wanted.group(1)).exists()
+
+
+TOML = [(name(page), block) for page in PAGES if page.is_file() for block in blocks(page, "toml")]
+
+
+@pytest.mark.parametrize("block", [b for _, b in TOML], ids=[n for n, _ in TOML])
+def test_settings_of_a_page(block: str) -> None:
+    """Runs and studies that a page shows are ones."""
+    Path("shown.toml").write_text(block)
+    shown = study.read_study("shown.toml") if "[[models]]" in block else read_config("shown.toml")
+    assert shown
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "docs" / "studies").glob("*.toml")), ids=name)
+def test_studies_can_be_read(file: Path) -> None:
+    assert len(study.read_study(file).cells) > 5
 
 
 def test_make_targets_exist() -> None:
