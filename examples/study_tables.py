@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -133,13 +134,14 @@ def keys(study: Study, cells: Path, names: Sequence[str], models: Sequence[str])
         for data in names:
             cell = next(c for c in study.cells if (c.data, c.model, c.seed) == (data, model, 0))
             opened = pellucid.load(cells / cell.name).in_float64()
-            config, most = opened.hf.config, cell.config.data.max_tokens or 10**6
+            config: Any = opened.hf.config
+            most = cell.config.data.max_tokens or 10**6
             for text in cell.config.data.read().test.texts[:40]:
                 ids = opened.batch([text]).input_ids[:, :most]
                 seen = Seen.of(opened, pellucid.Batch(ids, ids > -1))
-                for head in range(config.num_attention_heads):
-                    a, v = seen.row(0, head, 0)
-                    slope = seen.query_keys(0, head, 0)
+                for h in range(config.num_attention_heads):
+                    a, v = seen.row(0, h, 0)
+                    slope = seen.query_keys(0, h, 0)
                     found = key_constrained(a, slope[1], v) if slope else None
                     if found is not None and found.unique_nearby is not None:
                         unique.append([float(found.unique_nearby)])

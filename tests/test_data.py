@@ -223,3 +223,52 @@ def test_the_hub_needs_a_library(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(MissingExtra, match=r"pip install 'pellucid\[train\]'"):
         read("some/dataset")
+
+
+def test_a_split_that_is_skipped_is_not_looked_at(tmp_path: Path) -> None:
+    """As in GLUE, whose test files have no labels."""
+    corpora.write(tmp_path / "train.csv", labelled(*[(f"a {i}", i % 2) for i in range(20)]))
+    (tmp_path / "test.tsv").write_text("text\n")
+    assert len(read(tmp_path, skip=("test",)).test) == 0
+    with pytest.raises(InputError, match="no column 'label'"):
+        read(tmp_path)
+
+
+def test_a_column_called_split_that_is_none(tmp_path: Path) -> None:
+    rows = [{"text": f"a {i}", "label": i % 2, "split": "odd"} for i in range(20)]
+    path = corpora.write(tmp_path / "x.csv", rows)
+    with pytest.raises(InputError, match=r'data\.split \(""'):
+        read(path)
+    assert len(read(path, split="").train) == 18
+
+
+def test_tabs_categories_and_labels_with_spaces(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    lines = [f"text {i}\t{'good' if i % 2 else 'bad'}" for i in range(20)]
+    (tmp_path / "x.tsv").write_text("\n".join(["text\tlabel", *lines, ""]))
+    assert read(tmp_path / "x.tsv").labels == ("bad", "good")
+    kinds = pa.array([f"t{i}" for i in range(20)]).dictionary_encode()
+    pq.write_table(pa.table({"text": kinds, "label": [i % 2 for i in range(20)]}), tmp_path / "x.parquet")
+    assert len(read(tmp_path / "x.parquet").train) == 18
+    corpora.write(tmp_path / "x.csv", labelled(("a", "good"), ("b", "good "), ("c", "bad")))
+    with pytest.raises(InputError, match="differ in spaces alone, such as 'good'"):
+        read(tmp_path / "x.csv")
+
+
+@pytest.mark.parametrize(("content", "said"), [
+    (b"text;label\na;1,2\nb;2\n", "parted by ';'"), ("text,label\nd\xe9j\xe0,1\n".encode("latin-1"), "not UTF-8"),
+    ("text,label\na,1\n".encode("utf-16"), "UTF-16"), (b"text,label\na,1\nb\n", "as many cells as the header"),
+])  # fmt: skip
+def test_files_that_no_parser_takes(content: bytes, said: str, tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_bytes(content)
+    with pytest.raises(InputError, match=said):
+        read(tmp_path / "x.csv")
+
+
+def test_a_wrong_column_of_labels_does_not_flood_the_page(tmp_path: Path) -> None:
+    rows = labelled(*[(f"text number {i} " + "x" * 100, f"label {i} " + "y" * 100) for i in range(300)])
+    with pytest.raises(InputError) as refused:
+        read(corpora.write(tmp_path / "x.csv", rows))
+    assert len(str(refused.value)) < 700

@@ -39,7 +39,9 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("reviews.csv").write_text("review,label\nA warm and funny film.,positive\nDull from start to end.,negative\n")
     words = ("warm", "funny", "moving", "clever", "dull", "loud", "flat", "silly")
-    rows = [f"A {a} and {b} film.,{'positive' if i < 4 else 'negative'}" for i, a in enumerate(words) for b in words[:4]]
+    rows = [
+        f"A {a} and {b} film.,{'positive' if i < 4 else 'negative'}" for i, a in enumerate(words) for b in words[:4]
+    ]
     Path("labelled.csv").write_text("\n".join(["text,label", *rows, ""]))
     shutil.copytree(pellucid.DEMO, "my-model")
     for variable in [*cli._QUIET, "HF_HUB_OFFLINE"]:  # what the command line sets is undone

@@ -1,11 +1,14 @@
 """Studies: every cell once, each row in one table, and nothing lost when something fails or ends early."""
 
 import json
+import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import corpora
+import killing
 import pyarrow.parquet as pq
 import pytest
 
@@ -50,6 +53,7 @@ intermediate_size = 8
 [models.training]
 epochs = 1
 """
+SMALL = MODELS[: MODELS.index('[[models]]\nname = "bert"')]
 AUDIT = """
 [[audits]]
 name = "mixing"
@@ -293,3 +297,24 @@ def test_settings_of_data_and_models_come_before_defaults(source: Path, tmp_path
 def test_studies_that_are_wrong(parts: tuple[str, ...], said: str, source: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=said):
         read_study(written(tmp_path, source, *parts))
+
+
+@pytest.mark.parametrize("parts", [
+    ("defaults = 3\n", DATA, MODELS), (HEAD, DATA, '[[models]]\nname = "x"\ntype = "bert"\ntraining = 3\n'),
+    (HEAD, DATA, '[[models]]\nname = "x"\ntype = "bert"\ntokenizer = "words"\n'),
+])  # fmt: skip
+def test_tables_that_are_none(parts: tuple[str, ...], source: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="is a table of settings"):
+        read_study(written(tmp_path, source, *parts))
+
+
+def test_a_process_that_dies_costs_no_other_cell(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The cells of a dead process are tried once more; one that kills its process again has failed, alone."""
+    deadly = SMALL + '[[models]]\nname = "deadly"\ntype = "attention"\nencoder = "identity"\nembedding_size = 8\n'
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), *sys.path]))
+    monkeypatch.setattr("pellucid.study._safely", killing.safely)
+    asked = read_study(written(tmp_path, source, "seeds = [0]\n[defaults.training]\nepochs = 1\n", DATA, deadly))
+    found = study(asked, tmp_path / "out", jobs=2)
+    assert list(found.failures) == ["films-deadly-0"]
+    assert "ended from outside, twice" in found.failures["films-deadly-0"][0]
+    assert {row["model"] for row in rows(tmp_path / "out")} == {"plain"}

@@ -173,7 +173,7 @@ def test_a_killed_run_goes_on_to_the_same_weights(trained: Path, texts: Path, tm
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Order, "__iter__", recorded(orders, Order.__iter__))
         card = train(config(texts), tmp_path, lines.append)
-    assert [line.split(":")[0] for line in lines] == ["Epoch 3 of 4", "Epoch 4 of 4"]
+    assert [line.split(":")[0] for line in lines[1:]] == ["Epoch 3 of 4", "Epoch 4 of 4"]
     assert len(orders) == 2
     assert orders[0] != orders[1]
     assert same(trained, tmp_path)
@@ -228,7 +228,7 @@ def test_a_full_disk_is_one_sentence_and_costs_one_epoch(trained: Path, texts: P
             train(config(texts), tmp_path)
     lines: list[str] = []
     train(config(texts), tmp_path, lines.append)
-    assert lines == []  # nothing was left to train
+    assert len(lines) == 1  # what was read; nothing was left to train
     assert same(trained, tmp_path)
 
 
@@ -267,7 +267,7 @@ def test_early_stopping_keeps_the_best_also_when_it_ends_there(texts: Path, tmp_
             train(asked, tmp_path)
     lines: list[str] = []
     card = train(asked, tmp_path, lines.append)
-    assert (card.best_epoch, len(card.epochs), lines) == (1, 3, [])
+    assert (card.best_epoch, len(card.epochs), len(lines)) == (1, 3, 1)
 
 
 def test_a_loss_that_is_no_number_is_told(texts: Path, tmp_path: Path) -> None:
@@ -322,7 +322,7 @@ def test_long_texts_are_refused_or_cut_and_counted(texts: Path, tmp_path: Path) 
     over = sum(len(row["text"].replace(".", " .").split()) + 1 > 8 for row in corpora.planted(150, 0))
     assert card.tokens["cut"]["train"] == over
     assert card.tokens["longest"]["train"] == 8
-    assert lines[0] == f"{over} of 150 train texts are cut to 8 tokens."
+    assert lines[1] == f"{over} of 150 train texts are cut to 8 tokens."
 
 
 @pytest.mark.parametrize("kind", ["words", "wordpiece"])
@@ -415,7 +415,7 @@ def test_settings_from_a_file_and_from_the_call(tmp_path: Path) -> None:
         (["training.epoch=1"], "Did you mean 'epochs'"),
         (["training.epochs=two"], "training.epochs is a whole number; seen 'two'"),
         (["training.epochs=0"], "at least 1; seen 0"),
-        (["training.learning_rate=0.0"], "learning_rate must be above 0"),
+        (["training.learning_rate=0.0"], "must be a finite number above 0"),
         (["training.precision=half"], "precision is one of auto, float32, bfloat16"),
         (["tokenizer.kind=from"], "set tokenizer.name"),
         (["tokenizer.name=x"], "tokenizer.name is of"),
@@ -447,7 +447,8 @@ def test_settings_that_are_missing(tmp_path: Path) -> None:
         ({"type": "bert", "hidden_size": 9, "num_attention_heads": 2}, "cannot be made"),
         ({"type": "attention", "encoder": "lstm"}, "choose one of"),
         ({"type": "bert", "base": "x"}, "model.base goes together"),
-        ({"base": "./nowhere"}, "No tokenizer could be read"),
+        ({"base": "./nowhere"}, "There is no folder ./nowhere"),
+        ({"type": "attention", "encoder": "pretrained"}, "set model.base"),
     ],
 )
 def test_models_that_cannot_be(model: dict[str, Any], said: str, texts: Path, tmp_path: Path) -> None:
@@ -489,3 +490,53 @@ def test_the_loop_is_still_trainer_s() -> None:
     for name in ("_get_train_sampler", "_save_checkpoint", "prediction_step"):
         theirs = inspect.signature(getattr(Trainer, name)).parameters
         assert list(theirs) == list(inspect.signature(getattr(fit.Loop, name)).parameters)
+
+
+def test_a_finished_run_looks_at_its_data_again(tmp_path: Path) -> None:
+    """Other texts are refused; texts that are gone are said to be."""
+    source = corpora.write(tmp_path / "films.csv", corpora.planted(60))
+    asked, out, lines = config(source, training={"epochs": 1}), tmp_path / "model", list[str]()
+    train(asked, out)
+    train(asked, out, lines.append)
+    assert lines == [f"{out} holds this model, trained before."]
+    corpora.write(source, corpora.planted(60, seed=1))
+    with pytest.raises(InputError, match="trained on other texts; choose another folder"):
+        train(asked, out)
+    source.unlink()
+    train(asked, out, lines.append)
+    assert "its data was not looked at again (There is no file" in lines[-1]
+
+
+def test_what_a_person_would_not_expect_is_said(tmp_path: Path) -> None:
+    rows = corpora.planted(40) * 2
+    lines: list[str] = []
+    asked = config(corpora.write(tmp_path / "films.csv", rows), tokenizer={"vocab_size": 6}, training={"epochs": 1})
+    train(asked, tmp_path / "model", lines.append)
+    assert lines[0].endswith("72 train, 8 dev texts; 2 classes: bad, good.")
+    assert any("dev texts are in train too" in line for line in lines)
+    assert any("of the train tokens are unknown" in line for line in lines)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "model").glob("*.*")}
+    assert modes["model.safetensors"] == modes["config.json"]
+
+
+def test_weights_keep_the_tokens_that_they_learned(trained: Path, texts: Path, tmp_path: Path) -> None:
+    base = {"base": str(trained)}
+    with pytest.raises(InputError, match="other tokens than it has learned"):
+        config(texts, model=base, tokenizer={"kind": "words"})
+    other = tmp_path / "other"
+    train(config(corpora.write(tmp_path / "x.csv", corpora.planted(30, seed=9)), training={"epochs": 1}), other)
+    asked = config(texts, model=base, tokenizer={"kind": "from", "name": str(other), "min_count": 1})
+    with pytest.raises(InputError, match="has other tokens than"):
+        train(asked, tmp_path / "model")
+    with pytest.raises(InputError, match=r"max_tokens = 1 leaves no token of a text"):
+        train(config(texts, data={"max_tokens": 1}), tmp_path / "model")
+    assert not (tmp_path / "model").exists()
+
+
+def test_the_command_keeps_the_record_of_what_it_did(texts: Path, tmp_path: Path) -> None:
+    line = ["train", "--out", str(tmp_path / "m"), "--set", f"data.source={texts}", "--set", "model.type=attention"]
+    line += ["--set", "training.epochs=1", "--set", "model.embedding_size=8", "--set", "model.hidden_size=8"]
+    assert cli.status(line) == 0
+    before = (tmp_path / "m" / "run.json").read_bytes()
+    assert cli.status(line) == 0
+    assert (tmp_path / "m" / "run.json").read_bytes() == before

@@ -45,14 +45,17 @@ def train(
     asked = read_config(config, set or [], seed)
     from pellucid.train import speaks, train
 
+    known = (out / "card.json").exists()
+    say(f"Reading {asked.data.source}.")
     card = train(asked, out, say, bar=True)
     if not speaks():
         return
     for score in card.scores:
         print(score)
     told = {"config": card.config, "data": card.data["sha256"], "seed": asked.training.seed}
-    _record(out, told, dict(card.versions), start)
-    say(f"Wrote {out}. Try: pellucid explain -m {out} -i FILE")
+    if not known:
+        _record(out, told, dict(card.versions), start)
+        say(f"Wrote {out}. Try: pellucid explain -m {out} -i FILE")
 
 
 def study(
@@ -90,7 +93,8 @@ def study(
     from pellucid.train import versions
 
     _record(out, told, versions(), start)
-    say(f"Wrote {out / 'results.parquet'} in {outcome.seconds:.0f} s.")
+    if (out / "results.parquet").exists():
+        say(f"Wrote {out / 'results.parquet'} in {outcome.seconds:.0f} s.")
     if outcome.failures:
         count = len(outcome.failures)
         say(f"pellucid: {count} of {len(asked.cells)} cells failed; {out / 'failures.json'} says why.")

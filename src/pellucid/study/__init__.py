@@ -7,9 +7,11 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from threading import Thread
 
 import torch
 
@@ -55,14 +57,15 @@ def study(asked: Study, out: str | Path, jobs: int = 1, progress: Say | None = N
         say(f"{known} of {len(asked.cells)} cells are in {out} already.")
     failures: dict[str, list[str]] = {}
     spent: list[float] = []
-    for cell, failed, seconds in _measured(left, out, jobs, say, bar):
-        spent.append(seconds)
+    for done, (cell, failed, seconds) in enumerate(_measured(left, out, jobs, say, bar), 1):
+        if not failed:
+            spent.append(seconds)
         if failed:
             failures[cell.name] = failed
         _write(asked, out, failures)
-        rest = sum(spent) / len(spent) * (len(left) - len(spent)) / min(jobs, max(1, len(left) - len(spent)))
+        rest = sum(spent) / max(1, len(spent)) * (len(left) - done) / min(jobs, max(1, len(left) - done))
         told = f"failed: {failed[0]}" if failed else "done"
-        say(f"[{known + len(spent)}/{len(asked.cells)}] {cell.name} {told} ({seconds:.0f} s); {_time(rest)} left.")
+        say(f"[{known + done}/{len(asked.cells)}] {cell.name} {told} ({seconds:.0f} s); {_time(rest)} left.")
     _write(asked, out, failures)
     return Outcome(len(left) - len(failures), known, failures, time.perf_counter() - start)
 
@@ -75,23 +78,52 @@ def _measured(
         for cell in left:
             yield cell, *_safely(cell, _folder(cell, out), partial(_tell, say, cell.name), bar)
         return
+    waiting = list(left)
+    while waiting:  # once, unless a process dies: then each cell that was in work is tried again by itself
+        lost: list[Cell] = []
+        yield from _pooled(waiting, out, jobs, lost)
+        for cell in lost[:jobs]:
+            dead: list[Cell] = []
+            yield from _pooled([cell], out, 1, dead)
+            if dead:
+                yield cell, ["Its process was ended from outside, twice; is the memory enough for --jobs?"], 0.0
+        waiting = lost[jobs:]
+
+
+def _pooled(left: Sequence[Cell], out: Path, jobs: int, lost: list[Cell]) -> Iterator[tuple[Cell, list[str], float]]:
+    """The cells in `jobs` processes; those that no process ended with go to `lost`, in their order."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    threads = max(1, cores // jobs)
     others = multiprocessing.active_children()
-    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), torch.set_num_threads, (threads,)) as pool:
+    with ProcessPoolExecutor(
+        jobs, multiprocessing.get_context("spawn"), _begin_worker, (max(1, cores // jobs), os.getpid())
+    ) as pool:
         begun = {pool.submit(_safely, cell, _folder(cell, out)): cell for cell in left}
+        ended: set[str] = set()
         try:
             for future in as_completed(begun):
-                try:
-                    yield begun[future], *future.result()
-                except BrokenProcessPool:
-                    yield begun[future], ["A process was ended from outside; is the memory enough for --jobs?"], 0.0
+                with suppress(BrokenProcessPool):
+                    result = future.result()
+                    ended.add(begun[future].name)
+                    yield begun[future], *result
         except BaseException:  # an interruption is not to wait for the cells in work, which go on another time
             pool.shutdown(wait=False, cancel_futures=True)
             for process in multiprocessing.active_children():
                 if process not in others:
                     process.terminate()
             raise
+    lost += [cell for cell in left if cell.name not in ended]
+
+
+def _begin_worker(threads: int, parent: int) -> None:
+    """Threads of a process; and its end where the one that began it is no more, as after a kill."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(2)
+        os._exit(1)
+
+    torch.set_num_threads(threads)
+    Thread(target=watch, daemon=True).start()
 
 
 def _safely(cell: Cell, folder: Path, say: Say | None = None, bar: bool = False) -> tuple[list[str], float]:

@@ -11,7 +11,7 @@ from pellucid.audits import AUDITS, Audit
 from pellucid.errors import InputError
 from pellucid.registry import choose
 from pellucid.train import Config, config_of
-from pellucid.train.settings import TABLES, DataSettings, ModelSettings, read_toml, section
+from pellucid.train.settings import LARGEST_SEED, TABLES, DataSettings, ModelSettings, read_toml, section, table_of
 
 CONTROL = "tfidf"
 TEXTS = 100  # of an audit whose entry does not say
@@ -71,8 +71,8 @@ def read_study(path: str | Path) -> Study:
     for key in told:
         choose("entry of a study", key, ["name", "seeds", "control", "defaults", "data", "models", "audits"])
     name, seeds, controlled = told.get("name", Path(path).stem), told.get("seeds", [0]), told.get("control", False)
-    if not isinstance(seeds, list) or not seeds or not all(type(s) is int and s >= 0 for s in seeds):
-        raise InputError(f"seeds is a list of whole numbers from 0, such as [0, 1, 2]; seen {seeds!r}.")
+    if not isinstance(seeds, list) or not seeds or not all(type(s) is int and 0 <= s <= LARGEST_SEED for s in seeds):
+        raise InputError(f"seeds is a list of whole numbers from 0 to {LARGEST_SEED}, such as [0, 1]; seen {seeds!r}.")
     if not isinstance(name, str) or not isinstance(controlled, bool):
         raise InputError(f"name is a text and control is true or false; seen {name!r} and {controlled!r}.")
     data, models = _named(told, "data"), _named(told, "models")
@@ -123,14 +123,14 @@ def _control(told: Mapping[str, Any], data: Mapping[str, Any]) -> Config:
 
 def _merged(told: Mapping[str, Any], entries: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
     defaults = told.get("defaults", {})
-    for name in defaults:
+    for name in table_of({"defaults": defaults}, "defaults"):
         choose("table of defaults", name, list(TABLES))
-    tables = {name: dict(defaults.get(name, {})) for name in TABLES}
+    tables = {name: dict(table_of(defaults, name)) for name in TABLES}
     for own, entry in entries.items():
         others = [name for name in TABLES if name != own]
         tables[own] |= {k: v for k, v in entry.items() if k not in others}
         for name in others:
-            tables[name] |= entry.get(name, {})
+            tables[name] |= table_of(entry, name)
     return tables
 
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pellucid.train.tokens import Encoded
 
 WORK = "checkpoints"
+UNKNOWN = 0.1  # a share of unknown tokens that is worth a word
 SETTINGS = "settings.json"
 
 __all__ = ["Card", "Config", "Score", "config_of", "control", "read_config", "speaks", "train", "versions"]
@@ -42,7 +43,7 @@ def train(config: Config, out: str | Path, progress: Callable[[str], None] | Non
         raise MissingExtra(f"Training needs accelerate: {INSTALL}.")
     out, say = Path(out), progress or (lambda line: None)
     if (card := _done(config, out)) is not None:
-        say(f"{out} holds this model, trained before.")
+        say(f"{out} holds this model, trained before{_of_these_texts(card, config, out)}.")
         return card
     with _threads(config.training.threads):
         return _trained(config, out, say, bar)
@@ -59,13 +60,15 @@ def _trained(config: Config, out: Path, say: Callable[[str], None], bar: bool) -
     from pellucid.train.fit import Loop, arguments, fit, undisturbed
 
     corpus = config.data.read()
+    if speaks():
+        say(str(corpus))
     with undisturbed():
         tokenizer, model, rows, taken = _prepared(config, corpus)
         args = arguments(config.training, out / WORK, len(corpus.train))
         _check_place(config, corpus, out)
         if args.should_save:
             _begin(config, corpus, out)
-            for line in _said(rows, config, taken):
+            for line in _said(rows, config, corpus, taken):
                 say(line)
         loop = Loop(model, args, rows, tokenizer.pad_token_id, config.training)
         epochs, best = fit(loop, say, bar)
@@ -119,15 +122,40 @@ def _facts(rows: "dict[str, Encoded]", vocabulary: int) -> dict[str, Any]:
     }
 
 
-def _said(rows: "dict[str, Encoded]", config: Config, taken: dict[str, Any] | None) -> Iterator[str]:
-    """What a person may not expect: texts that are cut, weights that are taken over, or not."""
+def _said(rows: "dict[str, Encoded]", config: Config, corpus: Corpus, taken: dict[str, Any] | None) -> Iterator[str]:
+    """What a person may not expect: texts seen in training, cut or unknown, weights that are taken over, or not."""
+    for name, count in corpus.facts()["also_in_train"].items():
+        if count:
+            yield f"{count} of {len(rows[name].rows)} {name} texts are in train too, so its scores flatter."
     for name, one in rows.items():
         if one.cut:
             yield f"{one.cut} of {len(one.rows)} {name} texts are cut to {config.data.max_tokens} tokens."
+        if one.unknown > UNKNOWN:
+            yield f"{one.unknown:.0%} of the {name} tokens are unknown; see tokenizer.vocab_size and min_count."
+    lengths = rows["train"].lengths
+    middle = sorted(lengths)[len(lengths) // 2]
+    if max(lengths) > max(1000, 20 * middle):
+        yield (
+            f"The longest train text has {max(lengths):,} tokens, half at most {middle}: a batch is as wide as its "
+            "longest text, so set data.max_tokens if memory is short."
+        )
     if taken is not None:
         for verb in ("taken", "left"):
             names = ", ".join(f"{name} {shape}" for name, shape in taken[verb].items()) or "none"
             yield f"Weights {'taken over from' if verb == 'taken' else 'not in'} {taken['folder']}: {names}."
+
+
+def _of_these_texts(card: Card, config: Config, out: Path) -> str:
+    """InputError if the data has changed since; what to add where it cannot be read any more."""
+    try:
+        now = config.data.read().sha256
+    except InputError as e:
+        return f"; its data was not looked at again ({str(e).rstrip('.')})"
+    if now != card.data["sha256"]:
+        raise InputError(
+            f"{out} holds a model that was trained on other texts; choose another folder, or remove this one."
+        )
+    return ""
 
 
 def _done(config: Config, out: Path) -> Card | None:
@@ -170,6 +198,8 @@ def _finish(out: Path, model: Any, tokenizer: Any, card: Card) -> None:
     try:
         model.save_pretrained(beside)
         tokenizer.save_pretrained(beside)
+        for file in beside.glob("*.safetensors"):  # which is written for its owner alone
+            shutil.copymode(beside / "config.json", file)
         for file in sorted(beside.iterdir()):
             os.replace(file, out / file.name)
     except (OSError, RuntimeError, SafetensorError) as e:

@@ -14,7 +14,7 @@ from pellucid.errors import InputError
 from pellucid.families import FAMILIES
 from pellucid.registry import choose
 from pellucid.train.settings import Config, ModelSettings
-from pellucid.train.tokens import sentence_ends
+from pellucid.train.tokens import model_path, sentence_ends
 from pellucid.zoo import ZOO, AttentionClassifierForSequenceClassification
 
 _OURS = {
@@ -56,9 +56,10 @@ def _made(asked: ModelSettings, told: Mapping[str, Any], tokenizer: Any) -> Any:
 
     fields = dict(asked.fields)
     if asked.type is None:
-        _check_fields(asked, AutoConfig.from_pretrained(asked.base))
+        base = model_path(str(asked.base))
+        _check_fields(asked, AutoConfig.from_pretrained(base))
         return AutoModelForSequenceClassification.from_pretrained(
-            asked.base, **told, **fields, ignore_mismatched_sizes=True, dtype=torch.float32
+            base, **told, **fields, ignore_mismatched_sizes=True, dtype=torch.float32
         )
     default = _default(asked.type)
     _check_fields(asked, default)
@@ -68,7 +69,7 @@ def _made(asked: ModelSettings, told: Mapping[str, Any], tokenizer: Any) -> Any:
         made = type(default)(**told, **fields, vocab_size=len(tokenizer))
         return AutoModelForSequenceClassification.from_config(made)
     del fields["encoder"]  # "pretrained", which is what `base` is for
-    return AttentionClassifierForSequenceClassification.from_encoder(asked.base, **told, **fields)
+    return AttentionClassifierForSequenceClassification.from_encoder(model_path(asked.base), **told, **fields)
 
 
 def _default(kind: str) -> Any:
@@ -115,8 +116,9 @@ def take_over(model: nn.Module, folder: str, tokenizer: Any) -> dict[str, Any]:
     from transformers import AutoTokenizer
 
     try:
-        given = load_file(Path(folder) / "model.safetensors")
-        vocabulary = AutoTokenizer.from_pretrained(folder).get_vocab()
+        place = Path(folder).expanduser()
+        given = load_file(place / "model.safetensors")
+        vocabulary = AutoTokenizer.from_pretrained(str(place)).get_vocab()
     except (OSError, ValueError, KeyError, SafetensorError) as e:
         raise InputError(f"training.init_from = {folder!r} is no folder of a trained model: {e}.") from e
     if vocabulary != tokenizer.get_vocab():

@@ -121,6 +121,7 @@ class Config:
         return replace(self, training=replace(self.training, seed=seed))
 
 
+LARGEST_SEED = 2**32 - 1
 TABLES = ("data", "tokenizer", "model", "training")
 
 
@@ -133,9 +134,9 @@ def read_config(path: str | Path | None = None, given: Sequence[str] = (), seed:
         if not equals or not dot:
             raise InputError(f"--set takes table.key=value, such as training.epochs=3; seen {text!r}.")
         choose("table", table, list(TABLES))
-        tables[table] = {**_table(tables, table), name: _value_of(value.strip())}
+        tables[table] = {**table_of(tables, table), name: _value_of(value.strip())}
     if seed is not None:
-        tables["training"] = {**_table(tables, "training"), "seed": seed}
+        tables["training"] = {**table_of(tables, "training"), "seed": seed}
     return config_of(tables)
 
 
@@ -153,9 +154,9 @@ def config_of(tables: Mapping[str, Any]) -> Config:
     """A configuration from tables; InputError for an unknown table or key, with the nearest, and for a wrong value."""
     for name in tables:
         choose("table", name, list(TABLES))
-    if "source" not in _table(tables, "data"):
+    if "source" not in table_of(tables, "data"):
         raise InputError("No data was named: set data.source to a file, a folder or a data set of the hub.")
-    model = dict(_table(tables, "model"))
+    model = dict(table_of(tables, "model"))
     kind, base = model.pop("type", None), model.pop("base", None)
     for name, value in {"type": kind, "base": base}.items():
         if not isinstance(value, (str, NoneType)):
@@ -165,10 +166,10 @@ def config_of(tables: Mapping[str, Any]) -> Config:
             'No model was named: set model.type, such as "attention", or model.base to a pretrained model.'
         )
     made = Config(
-        section(DataSettings, "data", _table(tables, "data")),
+        section(DataSettings, "data", table_of(tables, "data")),
         ModelSettings(kind, base, model),
-        section(TokenizerSettings, "tokenizer", _table(tables, "tokenizer")),
-        section(TrainingSettings, "training", _table(tables, "training")),
+        section(TokenizerSettings, "tokenizer", table_of(tables, "tokenizer")),
+        section(TrainingSettings, "training", table_of(tables, "training")),
     )
     _check(made)
     return made
@@ -205,14 +206,23 @@ def _check(config: Config) -> None:
         for key, bound in bounds.items():
             if (seen := getattr(getattr(config, name), key)) < bound:
                 raise InputError(f"{name}.{key} must be at least {bound}; seen {seen}.")
-    if t.learning_rate <= 0 or not 0 <= t.warmup <= 1:
+    for name, seed in {"training": t.seed, "data": d.seed}.items():
+        if seed > LARGEST_SEED:
+            raise InputError(f"{name}.seed must be at most {LARGEST_SEED}; seen {seed}.")
+    if not 0 < t.learning_rate < float("inf") or not 0 <= t.warmup <= 1:
         raise InputError(
-            f"training.learning_rate must be above 0 and training.warmup from 0 to 1; seen {t.learning_rate} and "
-            f"{t.warmup}."
+            f"training.learning_rate must be a finite number above 0 and training.warmup from 0 to 1; "
+            f"seen {t.learning_rate} and {t.warmup}."
         )
     if m.type and m.base and (m.type, m.fields.get("encoder")) != ("attention", "pretrained"):
         raise InputError(
             'model.base goes together with type="attention" and encoder="pretrained" alone; leave model.type or it out.'
+        )
+    if m.fields.get("encoder") == "pretrained" and m.base is None and "pretrained" not in m.fields:
+        raise InputError('encoder="pretrained" goes on from a model: set model.base to its folder or hub name.')
+    if m.base is not None and k.kind not in (None, "from"):
+        raise InputError(
+            f"tokenizer.kind = {k.kind!r} would give {m.base} other tokens than it has learned; leave it out."
         )
     if k.kind == "from" and k.name is None and m.base is None:
         raise InputError(
@@ -222,7 +232,8 @@ def _check(config: Config) -> None:
         raise InputError('tokenizer.name is of tokenizer.kind = "from" alone; set that too, or leave the name out.')
 
 
-def _table(tables: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+def table_of(tables: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """One of the tables; InputError if it is something else."""
     found = tables.get(name, {})
     if not isinstance(found, Mapping):
         raise InputError(f"[{name}] is a table of settings; seen {found!r}.")
@@ -240,7 +251,8 @@ def _value_of(text: str) -> Any:
 def difference(before: Any, now: dict[str, dict[str, Any]]) -> str | None:
     """The first setting that is not the same, in words."""
     for table, settings in now.items():
-        for key in {**before[table], **settings}:
-            if before[table].get(key) != settings.get(key):
-                return f"{table}.{key} = {before[table].get(key)!r}, not {settings.get(key)!r}"
+        told = before.get(table, {})
+        for key in {**told, **settings}:
+            if told.get(key) != settings.get(key):
+                return f"{table}.{key} = {told.get(key)!r}, not {settings.get(key)!r}"
     return None

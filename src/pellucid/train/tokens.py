@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -36,13 +37,29 @@ def tokenizer_for(config: Config, corpus: Corpus) -> Any:
     asked = config.tokenizer
     kind = asked.kind or ("from" if config.model.base is not None else "words")
     if kind == "from":
-        return _taken_over(asked.name or str(config.model.base))
+        found, base = _taken_over(asked.name or str(config.model.base)), config.model.base
+        if base is not None and asked.name is not None and found.get_vocab() != _taken_over(base).get_vocab():
+            raise InputError(
+                f"The tokenizer of {asked.name} has other tokens than {base} has learned; leave the name out."
+            )
+        return found
     return _trained(asked, kind, corpus, asked.cls if asked.cls is not None else config.model.type != "attention")
+
+
+def model_path(name: str) -> str:
+    """A model's name or folder, "~" resolved; InputError for a path that leads nowhere."""
+    path = Path(name).expanduser()
+    if not path.is_dir() and (name.startswith(("/", ".", "~")) or name.count("/") > 1):
+        raise InputError(f"There is no folder {name}.")
+    if path.is_dir() and not (path / "config.json").exists():
+        raise InputError(f"The folder {name} has no config.json, so it holds no Hugging Face model.")
+    return str(path) if path.is_dir() else name
 
 
 def _taken_over(name: str) -> Any:
     from transformers import AutoTokenizer
 
+    name = model_path(name)
     try:
         found = AutoTokenizer.from_pretrained(name)
     except (OSError, ValueError, KeyError) as e:
@@ -149,6 +166,7 @@ def encode(tokenizer: Any, split: Split, name: str, max_tokens: int | None, limi
             f"{longest}); set data.max_tokens={limit} to cut them there."
         )
     if over:
+        _check_room(tokenizer, max_tokens)
         short = tokenizer(
             *_columns([split.texts[i] for i in over]), truncation="longest_first", max_length=max_tokens, **kinds
         )
@@ -163,6 +181,15 @@ def encode(tokenizer: Any, split: Split, name: str, max_tokens: int | None, limi
     tokens = sum(map(len, ids))
     unknown = sum(row.count(tokenizer.unk_token_id) for row in ids) / tokens
     return Encoded(rows, len(over), unknown)
+
+
+def _check_room(tokenizer: Any, max_tokens: int | None) -> None:
+    """InputError if the cut leaves nothing but special tokens."""
+    marks = tokenizer.num_special_tokens_to_add()
+    if max_tokens is not None and max_tokens <= marks:
+        raise InputError(
+            f"data.max_tokens = {max_tokens} leaves no token of a text beside {marks} special ones; raise it."
+        )
 
 
 def _columns(texts: Sequence[Any]) -> list[list[str]]:

@@ -1,4 +1,4 @@
-"""Labelled texts to train and test on: read from files, a folder or the Hugging Face hub, checked, and split."""
+"""Tables as a data set: texts and classes by split, checked, split where the source does not, cut to limits."""
 
 import hashlib
 import json
@@ -10,16 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pellucid.errors import InputError, MissingExtra
+from pellucid.data.files import SPLIT_OF, hub, is_path, tables
+from pellucid.errors import InputError
 from pellucid.types import Text
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 SPLITS = ("train", "dev", "test")
-_SPLIT_OF = {"train": "train", "dev": "dev", "validation": "dev", "valid": "dev", "val": "dev", "test": "test"}
-_ENDINGS = (".csv", ".jsonl", ".parquet")
-INSTALL = "pip install 'pellucid[train]'"
 
 
 @dataclass(frozen=True)
@@ -52,6 +50,11 @@ class Corpus:
     labels: tuple[str, ...]
     sha256: str
     dropped: int = 0
+
+    def __str__(self) -> str:
+        """What was read, in a line."""
+        sizes = ", ".join(f"{len(split):,} {name}" for name, split in self.splits.items())
+        return f"{self.source}: {sizes} texts; {len(self.labels)} classes: {_shown(self.labels)}."
 
     @property
     def splits(self) -> dict[str, Split]:
@@ -117,7 +120,7 @@ def read(
     source: a .csv, .jsonl or .parquet file; a folder of such files, called train, dev (or validation, valid, val) and
       test; or a data set of the Hugging Face hub, "name" or "name:configuration".
     text, pair, label: columns; default "text" or "sentence", none, and "label". split: the column that says train, dev
-      or test, by default "split" if there is one; it takes precedence over names of files.
+      or test, by default "split" if there is one, "" for none; it takes precedence over names of files.
     names: what classes 0, 1, .. are called. skip: splits to leave out. drop_empty: leave rows without text out, and
       count them, where they are refused otherwise. dev, test: the share of the training texts split
       off where the source has no such split; 0 for no test split. limit: at most so many training texts.
@@ -126,8 +129,9 @@ def read(
     Raises: InputError for what cannot be used: nothing is truncated or dropped unasked.
     """
     columns = _Columns(text, pair, label, split, tuple(skip), drop_empty)
-    tables = _tables(Path(source), columns) if _is_path(str(source)) else _hub(str(source), columns)
-    parts = [rows for where, table, own in tables for rows in _parted(where, table, own, columns)]
+    words = {text or "text", text or "sentence", pair or "text"}
+    found_tables = tables(Path(source), words) if is_path(str(source)) else hub(str(source))
+    parts = [rows for where, table, own in found_tables for rows in _parted(where, table, own, columns)]
     found = {name: [p for p in parts if p.split == name] for name in SPLITS}
     if not found["train"]:
         seen = ", ".join(sorted({p.split for p in parts})) or "nothing else"
@@ -158,6 +162,13 @@ def spread(classes: Sequence[int], n: int, seed: int) -> list[int]:
         rows = np.flatnonzero(given == c)
         place[rows[np.argsort(tie[rows])]] = (np.arange(len(rows)) + 0.5) / len(rows)
     return [int(i) for i in np.lexsort((tie, place))[:n]]
+
+
+def _shown(labels: Iterable[Any], most: int = 6) -> str:
+    """Some labels, each cut to a few words, and how many more there are."""
+    given = [" ".join(str(label).split()) for label in labels]
+    short = [x if len(x) <= 30 else x[:29] + "…" for x in given[:most]]
+    return ", ".join(short) + (f" and {len(given) - most} more" if len(given) > most else "")
 
 
 def _completed(source: str, given: dict[str, Split], shares: dict[str, float], seed: int) -> dict[str, Split]:
@@ -196,11 +207,12 @@ def _check(source: str, made: dict[str, Split], labels: tuple[str, ...]) -> None
     for name in ("dev", "test"):
         if lost := sorted({labels[c] for c in made[name].classes} - there):
             raise InputError(
-                f"The label {lost[0]!r} is in {name} of {source}, but not in train ({', '.join(sorted(there))}); add "
-                f"such texts to train, raise limit, or leave the split out with skip."
+                f"The label {_shown(lost[:1])!r} is in {name} of {source}, but not in train ({_shown(sorted(there))}); "
+                f"add such texts to train, raise limit, leave the split out with skip, or, if another column holds the "
+                f"labels, name it with data.label."
             )
     if lost := sorted(set(labels) - there):
-        raise InputError(f"No training text of {source} has the label {lost[0]!r}; its labels are {', '.join(labels)}.")
+        raise InputError(f"No training text of {source} has the label {lost[0]!r}; its labels are {_shown(labels)}.")
 
 
 def _classes(source: str, parts: Iterable[_Rows], names: tuple[str, ...]) -> tuple[tuple[str, ...], dict[Any, int]]:
@@ -210,6 +222,9 @@ def _classes(source: str, parts: Iterable[_Rows], names: tuple[str, ...]) -> tup
     if not numeric and any(isinstance(x, int) for x in seen):
         raise InputError(f"The labels of {source} are numbers in one file and texts in another; write them one way.")
     order = sorted(seen)
+    bare = Counter(str(x).strip() for x in order)
+    if twice := [x for x, count in bare.items() if count > 1]:
+        raise InputError(f"{source} has labels that differ in spaces alone, such as {twice[0]!r}; write them one way.")
     if names:
         if len(set(names)) < len(names):
             raise InputError(f"names holds the same name twice: {', '.join(names)}.")
@@ -233,9 +248,14 @@ def _plain(label: object) -> Any:
 def _parted(where: str, table: "pa.Table", own: str, columns: _Columns) -> Iterable[_Rows]:
     """A file's rows, by split; `own` is the file's own name, which counts where no column tells."""
     there = table.column_names
+    if SPLIT_OF.get(own, own) in columns.skip and (columns.split == "" or "split" not in there):
+        return []
     text = columns.text or ("sentence" if "sentence" in there and "text" not in there else "text")
     label = columns.label or "label"
-    split = columns.split or ("split" if "split" in there and "split" not in (text, columns.pair, label) else None)
+    split = columns.split
+    if split is None and "split" in there and "split" not in (text, columns.pair, label):
+        split = "split"
+    split = split or None
     for option, name in {"text": text, "pair": columns.pair, "label": label, "split": split}.items():
         if name is not None and there.count(name) != 1:
             count = f"{there.count(name)} columns" if name in there else "no column"
@@ -249,13 +269,13 @@ def _parted(where: str, table: "pa.Table", own: str, columns: _Columns) -> Itera
     texts, names = _texts(where, table, text, columns.pair), _names(table, label)
     found = []
     for name, at in rows.items():
-        if name in columns.skip or _SPLIT_OF.get(name) in columns.skip:
+        if name in columns.skip or SPLIT_OF.get(name) in columns.skip:
             continue
-        if name not in _SPLIT_OF:
+        if name not in SPLIT_OF:
             seen = f"has no column 'split' and is called {name!r}" if split is None else f"has {name!r} as a {split!r}"
             raise InputError(
-                f"{where} {seen}, but splits are {', '.join(_SPLIT_OF)}; name the column with data.split, or leave "
-                f"these texts out with data.skip."
+                f'{where} {seen}, but splits are {", ".join(SPLIT_OF)}; name the column with data.split ("" if '
+                f"there is none), or leave these texts out with data.skip."
             )
         kept = [i for i in at if texts[i] is not None]
         if len(kept) < len(at) and not columns.drop_empty:
@@ -263,7 +283,7 @@ def _parted(where: str, table: "pa.Table", own: str, columns: _Columns) -> Itera
             rows_have = f"{len(empty)} rows of {where} have" if len(empty) > 1 else f"A row of {where} has"
             raise InputError(f"{rows_have} no {text!r} (row {empty[0]} first); remove them, or set data.drop_empty.")
         words = [t for i in kept if (t := texts[i]) is not None]
-        found.append(_Rows(_SPLIT_OF[name], words, _labels(where, table, kept, label), names, len(at) - len(kept)))
+        found.append(_Rows(SPLIT_OF[name], words, _labels(where, table, kept, label), names, len(at) - len(kept)))
     return found
 
 
@@ -280,6 +300,8 @@ def _texts(where: str, table: "pa.Table", text: str, pair: str | None) -> list[T
 
     for name in filter(None, (text, pair)):
         kind = table.schema.field(name).type
+        if pa.types.is_dictionary(kind):  # categories
+            kind = kind.value_type
         if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_null(kind)):
             raise InputError(f"The column {name!r} of {where} holds {kind}, not texts; name another with data.text.")
     first = table[text].to_pylist()
@@ -306,66 +328,3 @@ def _names(table: "pa.Table", label: str) -> tuple[str, ...]:
     """Class names that a data set of the hub stores beside its numbers."""
     told = json.loads((table.schema.metadata or {}).get(b"huggingface", b"{}"))
     return tuple(told.get("info", {}).get("features", {}).get(label, {}).get("names") or ())
-
-
-Named = tuple[str, "pa.Table", str]  # where; the rows; the split as the file is called
-
-
-def _is_path(source: str) -> bool:
-    return Path(source).exists() or source.endswith(_ENDINGS) or source.startswith(("/", ".", "~"))
-
-
-def _tables(path: Path, columns: _Columns) -> list[Named]:
-    """The tables of a file or a folder."""
-    path = path.expanduser()
-    if not path.exists():
-        raise InputError(f"There is no file or folder {path}.")
-    if not path.is_dir():
-        if path.suffix not in _ENDINGS:
-            raise InputError(f"{path} is none of {', '.join(_ENDINGS)}; save the texts as one of these.")
-        return [(str(path), _table(path, columns), "train")]
-    files = sorted(p for p in path.iterdir() if p.suffix in _ENDINGS)
-    if not files:
-        raise InputError(f"The folder {path} holds no {', '.join(_ENDINGS)} files; name one that does.")
-    stems = Counter(_SPLIT_OF.get(p.stem, p.stem) for p in files)
-    for stem, count in stems.items():
-        if count > 1:
-            raise InputError(f"The folder {path} holds {count} files for {stem}; leave one, so that none counts twice.")
-    return [(str(p), _table(p, columns), p.stem) for p in files]
-
-
-def _table(path: Path, columns: _Columns) -> "pa.Table":
-    import pyarrow as pa
-    import pyarrow.csv
-    import pyarrow.json
-    import pyarrow.parquet
-
-    try:
-        if path.suffix == ".parquet":
-            return pa.parquet.read_table(path)
-        if not path.stat().st_size:
-            raise InputError(f"{path} is empty: there is nothing to read.")
-        if path.suffix == ".jsonl":
-            return pa.json.read_json(path, pa.json.ReadOptions(block_size=path.stat().st_size + 1))
-        words = {columns.text or "text", columns.text or "sentence", columns.pair or "text"}  # "12" is a text there
-        as_texts = pa.csv.ConvertOptions(column_types={name: pa.string() for name in words})
-        return pa.csv.read_csv(
-            path, parse_options=pa.csv.ParseOptions(newlines_in_values=True), convert_options=as_texts
-        )
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as e:
-        raise InputError(f"{path} cannot be read: {(str(e).splitlines() or [''])[0]}") from e
-
-
-def _hub(source: str, columns: _Columns) -> list[Named]:
-    """The splits of a data set of the Hugging Face hub."""
-    try:
-        import datasets
-    except ImportError as e:
-        raise MissingExtra(f"{source} is no file here, and reading from the hub needs `datasets`: {INSTALL}.") from e
-    name, _, configuration = source.partition(":")
-    try:
-        found = datasets.load_dataset(name, configuration or None)
-    except Exception as e:  # the hub, the network and the data set's own files fail in ways of their own
-        said = (str(e).splitlines() or [type(e).__name__])[0]
-        raise InputError(f"{source} is no file here and could not be read from the Hugging Face hub: {said}") from e
-    return [(f"{source} ({split})", part.with_format("arrow")[:], split) for split, part in found.items()]
