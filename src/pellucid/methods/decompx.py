@@ -192,7 +192,10 @@ class DecompX(Method):
         if model.net is not None:
             return told
         sentences = getattr(model.hf, "structure_from_ids", False)
-        return {"bias": self.bias, "sources": "states of sentences" if sentences else "states of words"}
+        return {
+            "bias": self.bias,
+            "sources": "sentences, in even parts to their tokens" if sentences else "states of words",
+        }
 
     def __call__(self, model: Model, batch: Batch, target: Target) -> Scores:
         if model.net is None:

@@ -92,7 +92,8 @@ def header_of(a: Attribution) -> list[tuple[str, str]]:
     sure = "" if p is None else "> 0.999" if p > 0.9995 else "< 0.001" if p < 0.0005 else f"{p:.3f}"
     prediction = f"{a.prediction} (probability {sure})" if sure else a.prediction
     target = "all classes" if a.scores.ndim == 2 else a.label
-    return [("prediction", prediction), ("target", target), ("method", a.method), ("unit", a.unit)]
+    parts = [("of", str(a.params["sources"]))] if "sources" in a.params else []  # what was split, where not tokens
+    return [("prediction", prediction), ("target", target), ("method", a.method), *parts, ("unit", a.unit)]
 
 
 def note_of(a: Attribution) -> str:
