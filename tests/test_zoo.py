@@ -556,6 +556,7 @@ def test_a_sentences_part_is_its_tokens_sum() -> None:
             found.scores[some].sum(0), beta * w @ seen.hidden_states[-1][0, s].numpy(), atol=1e-12
         )
         assert np.ptp(found.scores[some], axis=0).max() < 1e-12
+        assert "sentences" in found.params["sources"]
         np.testing.assert_allclose(weights[some], beta * seen.attentions[0][0, 0, 0, some], atol=1e-12)
 
 
@@ -570,6 +571,7 @@ def test_words_have_parts_of_their_own_where_a_sentence_is_their_sum() -> None:
             weight = seen.attentions[1][0, 0, 0, s].item() * seen.attentions[0][0, 0, 0, t].item()
             np.testing.assert_allclose(found.scores[t], weight * w @ seen.hidden_states[1][0, t].numpy(), atol=1e-12)
     assert np.abs(found.gap).max() < FINE
+    assert found.params["sources"] == "states of words"
 
 
 def test_checkpoints_that_attend_to_other_states(tmp_path: Path) -> None:

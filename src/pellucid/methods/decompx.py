@@ -191,11 +191,10 @@ class DecompX(Method):
         told = super().params(model)
         if model.net is not None:
             return told
-        sentences = getattr(model.hf, "structure_from_ids", False)
-        return {
-            "bias": self.bias,
-            "sources": "sentences, in even parts to their tokens" if sentences else "states of words",
-        }
+        config: Any = model.hf.config
+        spread = getattr(config, "hierarchical", False) and config.sentence_encoder != "identity"
+        sources = "states of sentences, spread evenly over their tokens" if spread else "states of words"
+        return {"bias": self.bias, "sources": sources}
 
     def __call__(self, model: Model, batch: Batch, target: Target) -> Scores:
         if model.net is None:
