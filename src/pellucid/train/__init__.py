@@ -34,8 +34,8 @@ def train(config: Config, out: str | Path, progress: Callable[[str], None] | Non
 
     progress: hears a line per epoch. bar: show one, with the remaining time, where standard error is a terminal.
     A run that was broken off goes on from its last whole epoch when called again, and ends with the same weights as one
-    that was not (on a CPU to the last bit; elsewhere if the device's kernels repeat themselves); one that is done is
-    not repeated. Under `accelerate launch` all processes call this, and one writes.
+    that was not (to the last bit on a CPU with as many threads; elsewhere if the device's kernels repeat themselves);
+    one that is done is not repeated. Under `accelerate launch` all processes call this, and one writes.
 
     Raises: InputError for settings, data or a folder that cannot be used, before anything is written; MissingExtra.
     """
