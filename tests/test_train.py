@@ -459,9 +459,8 @@ def test_models_that_cannot_be(model: dict[str, Any], said: str, texts: Path, tm
     assert not (tmp_path / "out").exists()
 
 
-def test_bfloat16_needs_its_device(texts: Path, tmp_path: Path) -> None:
-    if torch.cuda.is_available():
-        pytest.skip("there is a CUDA device")
+def test_bfloat16_needs_its_device(texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     with pytest.raises(InputError, match="needs a CUDA device"):
         train(config(texts, training={"precision": "bfloat16"}), tmp_path)
     assert not list(tmp_path.iterdir())

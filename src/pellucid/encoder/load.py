@@ -101,7 +101,7 @@ def _load(
         access=level,
         labels=_labels(config, theirs.shape[1]),
         problem=_problem(config, theirs.shape[1]),
-        limit=_limit(hf, tokenizer),
+        limit=limit_of(hf, tokenizer),
         net=built if isinstance(built, Net) else None,
         pooled=built if isinstance(built, Pooled) else None,
         parity=parity,
@@ -377,7 +377,7 @@ def _problem(config: Any, classes: int) -> str:
     return "regression" if declared == "regression" or classes == 1 else "single_label"
 
 
-def _limit(hf: nn.Module, tokenizer: Any) -> int | None:
+def limit_of(hf: nn.Module, tokenizer: Any) -> int | None:
     """The longest input in tokens: the least of what the tokenizer, the family and the table of positions say."""
     config: Any = hf.config
     limits = [getattr(tokenizer, "model_max_length", None)]

@@ -100,7 +100,8 @@ def _trained(config: Config, out: Path, say: Callable[[str], None], bar: bool) -
 
 def _prepared(config: Config, corpus: Corpus) -> "tuple[Any, Any, dict[str, Encoded], dict[str, Any] | None]":
     """The tokenizer, the model before its first step, the rows of each split, and what was taken over."""
-    from pellucid.train.build import freeze, limit_of, model_for, take_over
+    from pellucid.encoder.load import limit_of
+    from pellucid.train.build import freeze, model_for, take_over
     from pellucid.train.tokens import encode, reads_types, tokenizer_for
 
     tokenizer = tokenizer_for(config, corpus)

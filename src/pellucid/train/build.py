@@ -11,7 +11,6 @@ from safetensors.torch import load_file
 from torch import nn
 
 from pellucid.errors import InputError
-from pellucid.families import FAMILIES
 from pellucid.registry import choose
 from pellucid.train.settings import Config, ModelSettings
 from pellucid.train.tokens import model_path, sentence_ends
@@ -95,17 +94,6 @@ def _check_fields(asked: ModelSettings, default: Any) -> None:
         if name in _OURS:
             raise InputError(f"model.{name} follows from the data and the tokenizer; leave it out.")
         choose(f"field of the model {asked.type or asked.base!r}", name, sorted(known))
-
-
-def limit_of(model: nn.Module, tokenizer: Any) -> int | None:
-    """The longest text that the model reads, in tokens."""
-    config: Any = model.config
-    if config.model_type in FAMILIES:
-        positions = FAMILIES.get(config.model_type).limit(config)
-    else:
-        positions = getattr(config, "max_position_embeddings", None)
-    found = [int(x) for x in (positions, tokenizer.model_max_length) if x is not None and 0 < x < 1_000_000]
-    return min(found) if found else None
 
 
 def take_over(model: nn.Module, folder: str, tokenizer: Any) -> dict[str, Any]:
