@@ -11,6 +11,8 @@ import corpora
 import killing
 import pyarrow.parquet as pq
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from pellucid import cli
 from pellucid.audits import AUDITS, Audit
@@ -318,3 +320,38 @@ def test_a_process_that_dies_costs_no_other_cell(source: Path, tmp_path: Path, m
     assert list(found.failures) == ["films-deadly-0"]
     assert "ended from outside, twice" in found.failures["films-deadly-0"][0]
     assert {row["model"] for row in rows(tmp_path / "out")} == {"plain"}
+
+
+BEGUN = """
+[[models]]
+name = "begun"
+type = "attention"
+encoder = "identity"
+embedding_size = 8
+[models.training]
+init_from = "cell:{begin}"
+freeze = ["embeddings."]
+"""
+
+
+def test_a_cell_that_begins_from_another(source: Path, tmp_path: Path) -> None:
+    """It comes last, has the other's frozen weights of the same seed, and is taken over like any cell."""
+    path = written(tmp_path, source, HEAD.replace("control = true", ""), DATA, BEGUN.format(begin="plain"), SMALL)
+    said: list[str] = []
+    asked = read_study(path)
+    outcome = study(asked, tmp_path / "out", progress=said.append)
+    assert (outcome.measured, outcome.failures) == (4, {})
+    ended = [line.split()[1] for line in said if line.startswith("[")]
+    assert ended == ["films-plain-0", "films-plain-1", "films-begun-0", "films-begun-1"]
+    tables = {
+        name: load_file(tmp_path / "out" / "cells" / name / "model.safetensors")["embeddings.weight"] for name in ended
+    }
+    assert torch.equal(tables["films-plain-1"], tables["films-begun-1"])
+    assert not torch.equal(tables["films-plain-0"], tables["films-begun-1"])
+    assert study(asked, tmp_path / "out").measured == 0
+
+
+@pytest.mark.parametrize("begin", ["plane", "begun", "tfidf"])
+def test_a_cell_that_begins_from_none(begin: str, source: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=f"model to begin from .*'{begin}'"):
+        read_study(written(tmp_path, source, HEAD, DATA, BEGUN.format(begin=begin), SMALL))

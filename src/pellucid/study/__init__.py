@@ -10,6 +10,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from threading import Thread
 
@@ -43,7 +44,7 @@ def study(asked: Study, out: str | Path, jobs: int = 1, progress: Say | None = N
     training, where standard error is a terminal. `out`/cells/NAME holds each cell's model, card and rows;
     results.parquet the rows of all that is asked, rewritten after each cell; failures.json what failed, which does not
     stop the others. A study that was broken off goes on when called again, and one that asks for more cells or audits
-    measures these alone.
+    measures these alone. Cells that begin from others come last.
 
     Raises: InputError if `out` holds a cell of other settings or texts, or data cannot be read; nothing is measured
     then.
@@ -57,7 +58,9 @@ def study(asked: Study, out: str | Path, jobs: int = 1, progress: Say | None = N
         say(f"{known} of {len(asked.cells)} cells are in {out} already.")
     failures: dict[str, list[str]] = {}
     spent: list[float] = []
-    for done, (cell, failed, seconds) in enumerate(_measured(left, out, jobs, say, bar), 1):
+    first, then = [c for c in left if c.after is None], [c for c in left if c.after is not None]
+    measured = chain(*(_measured(some, out, jobs, say, bar) for some in (first, then) if some))
+    for done, (cell, failed, seconds) in enumerate(measured, 1):
         if not failed:
             spent.append(seconds)
         if failed:

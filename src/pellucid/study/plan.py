@@ -14,6 +14,8 @@ from pellucid.train import Config, config_of
 from pellucid.train.settings import LARGEST_SEED, TABLES, DataSettings, ModelSettings, read_toml, section, table_of
 
 CONTROL = "tfidf"
+OF_CELL = "cell:"
+"""training.init_from = "cell:MODEL" takes weights over from that model's cell of the same data and seed."""
 TEXTS = 100  # of an audit whose entry does not say
 
 
@@ -49,6 +51,19 @@ class Cell:
         """The name of its folder."""
         return f"{self.data}-{self.model}-{self.seed}"
 
+    @property
+    def after(self) -> str | None:
+        """The name of the cell that this one begins from, and so comes after."""
+        begin = self.config.training.init_from or ""
+        return f"{self.data}-{begin.removeprefix(OF_CELL)}-{self.seed}" if begin.startswith(OF_CELL) else None
+
+    def config_in(self, folder: Path) -> Config:
+        """The configuration with the folder of the cell that it begins from; `folder` is its own, beside that."""
+        if self.after is None:
+            return self.config
+        begin = str((folder.parent / self.after).resolve())
+        return replace(self.config, training=replace(self.config.training, init_from=begin))
+
 
 @dataclass(frozen=True)
 class Study:
@@ -64,6 +79,7 @@ def read_study(path: str | Path) -> Study:
     name; seeds = [0, 1]; control = true for TF-IDF on every data set; [defaults.training], [defaults.tokenizer] and so
     on; [[data]] with a `name` and data settings; [[models]] with a `name` and model settings; both may hold tables
     ([data.training], [models.tokenizer]) that take precedence over the defaults, and the model's over the data's;
+    training.init_from = "cell:MODEL" begins from that model's cell of the same data and seed;
     [[audits]] with a `name`, `texts` (TEXTS), a table `settings`, `models` if not all, and a `label` if the same audit
     is asked twice.
     """
@@ -157,6 +173,14 @@ def _audits(told: Mapping[str, Any], models: list[str]) -> list[AuditOf]:
 
 def _check_names(cells: Sequence[Cell]) -> None:
     seen: set[str] = set()
+    alone = list(dict.fromkeys(cell.model for cell in cells if cell.after is None and cell.model != CONTROL))
+    for cell in cells:
+        if cell.after is not None:
+            choose(
+                "model to begin from that begins from none itself",
+                str(cell.config.training.init_from).removeprefix(OF_CELL),
+                alone,
+            )
     for cell in cells:
         if cell.name in seen:
             raise InputError(f"Two cells would be called {cell.name!r}; rename a data set or a model.")
