@@ -69,7 +69,8 @@ def run(
     model: pellucid.Model, method: str | Method, target: Any = "all", batch: Batch | None = None
 ) -> list[Attribution]:
     """Explain the standard batch, or another."""
-    return pellucid.explain(model, texts(model) if batch is None else batch, method, target)
+    asked = tiny.method(method, model) if method in NAMES else method
+    return pellucid.explain(model, texts(model) if batch is None else batch, asked, target)
 
 
 @cache
@@ -124,7 +125,7 @@ def test_shapes_and_guarantees(name: str, family: str) -> None:
         assert a.scores.dtype == np.float64
         assert all(np.isfinite(v).all() for v in parts(a))
         assert (a.target, a.label, a.method) == ("all", "all", name)
-        assert (a.prediction, a.params) == (model.labels[logits.argmax()], METHODS.get(name).params(model))
+        assert (a.prediction, a.params) == (model.labels[logits.argmax()], tiny.method(name, model).params(model))
         assert a.probability == pytest.approx(np.exp(logits.max()) / np.exp(logits).sum())
         assert (a.complete, a.signed, a.additive) == (holds.complete, holds.signed, holds.additive)
         if a.explained is not None:
@@ -151,7 +152,7 @@ def test_same_again_whatever_mode_the_caller_is_in(name: str, family: str) -> No
 
 
 def test_alone_in_another_order_and_with_more_padding(name: str, family: str) -> None:
-    model, expected, method = opened(family), every(name, family), METHODS.get(name)
+    model, expected, method = opened(family), every(name, family), tiny.method(name, opened(family))
     if not method.guarantees(model).padding_invariant:
         return
     same([run(model, name, batch=texts(model).rows([i]))[0] for i in (1, 2)], expected[1:])
@@ -184,7 +185,7 @@ class Mixture(Target):
 
 
 def test_linear_in_the_target(name: str, family: str) -> None:
-    model, method = opened(family), METHODS.get(name)
+    model, method = opened(family), tiny.method(name, opened(family))
     if method.guarantees(model).linear_in_target:
         batch = model.named(texts(model))
         with torch.no_grad():

@@ -9,6 +9,8 @@ import transformers as tf
 
 import pellucid
 from pellucid import Batch, zoo
+from pellucid.methods import METHODS, Method, PointwiseInformation, Probe
+from pellucid.methods.pointwise import states
 
 _BERT = {
     "hidden_size": 32,
@@ -126,3 +128,26 @@ def batch(model: pellucid.Model, lengths: tuple[int, ...] = (14, 9, 1), seed: in
     keep = torch.arange(n) < torch.tensor(lengths)[:, None]
     ids[~keep] = model.hf.config.pad_token_id or 0
     return Batch(ids, keep)
+
+
+@cache
+def probe(model: pellucid.Model) -> Probe:
+    """A random probe of the states that the last attention of a model reads."""
+    layer = 0 if model.net is None else len(model.net.layers) - 1
+    generator = torch.Generator().manual_seed(0)
+    seen = states(model, model.named(Batch(torch.ones(1, 2, dtype=torch.long))), layer)
+    d, c = seen.h.shape[-1], seen.logits.shape[-1]
+
+    def drawn(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+    layers = ((drawn(5, d), drawn(5)), (drawn(c, 5), drawn(c)))
+    about = {"layer": layer, "weights": model.fingerprint.sha256}
+    return Probe(drawn(d), 1 + drawn(d) ** 2, layers, 2.0, drawn(c).log_softmax(-1), about)
+
+
+def method(name: str, model: pellucid.Model) -> Method:
+    """The registered method, with what it must be given for this model."""
+    found = METHODS.get(name)
+    fitted = isinstance(found, PointwiseInformation) and model.access >= found.needs
+    return PointwiseInformation(probe(model)) if fitted else found

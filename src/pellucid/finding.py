@@ -76,6 +76,7 @@ class Findings(list[Finding]):
     """The findings of one audit, with the rows they came from.
 
     tables: tidy rows by table name, one row per measured thing. figures: pictures by name, drawn when first asked for.
+    files: what else was made, by file name, such as a fitted probe.
     params: the audit's fields. origin: model, weights hash, parity, versions, texts, seconds.
     """
 
@@ -87,11 +88,13 @@ class Findings(list[Finding]):
         pictures: Mapping[str, "Picture"] | None = None,
         params: Mapping[str, Any] | None = None,
         origin: Mapping[str, Any] | None = None,
+        files: Mapping[str, bytes] | None = None,
     ) -> None:
         super().__init__(found)
         self.audit = audit
         self.tables: Mapping[str, Rows] = tables or {}
         self.pictures: Mapping[str, Picture] = pictures or {}
+        self.files: Mapping[str, bytes] = files or {}
         self.params = dict(params or {})
         self.origin = dict(origin or {})
 
@@ -137,7 +140,7 @@ class Findings(list[Finding]):
             raise InputError(f"These are not saved findings: {type(e).__name__} {e}.") from e
 
     def save(self, folder: str | Path) -> list[Path]:
-        """Write <audit>.json, a Parquet file per table and an SVG per picture into `folder`; the files written."""
+        """Write <audit>.json, a Parquet file per table, an SVG per picture and `files` into `folder`; their paths."""
         from pellucid.records import write_findings
 
         return write_findings(self, Path(folder))

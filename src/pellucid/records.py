@@ -139,11 +139,12 @@ def _svg(figure: "Figure") -> bytes:
 
 
 def write_findings(found: Findings, folder: Path) -> list[Path]:
-    """Findings as <audit>.json, their tables as <audit>_<table>.parquet, their pictures as <audit>_<picture>.svg.
+    """Findings as <audit>.json, their tables as <audit>_<table>.parquet, their pictures as <audit>_<picture>.svg, their
+    files as <audit>_<file>.
 
     The JSON is written last, so that where it is, everything is.
     """
-    files: dict[str, bytes] = {}
+    files = {f"{found.audit}_{name}": data for name, data in found.files.items()}
     for name, rows in found.tables.items():
         files[f"{found.audit}_{name}.parquet"] = parquet(rows)
     for name, figure in found.figures().items():

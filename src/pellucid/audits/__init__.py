@@ -5,6 +5,17 @@ from pellucid.audits.erasure.audit import Erasure
 from pellucid.audits.erasure.heads import ErasureHeads
 from pellucid.audits.identifiability.audit import Identifiability
 from pellucid.audits.identity import TokenIdentity
+from pellucid.audits.information import InformationAudit
 from pellucid.audits.mixing import Mixing
 
-__all__ = ["AUDITS", "Audit", "Erasure", "ErasureHeads", "Identifiability", "Mixing", "TokenIdentity", "register"]
+__all__ = [
+    "AUDITS",
+    "Audit",
+    "Erasure",
+    "ErasureHeads",
+    "Identifiability",
+    "InformationAudit",
+    "Mixing",
+    "TokenIdentity",
+    "register",
+]

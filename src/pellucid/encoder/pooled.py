@@ -17,9 +17,15 @@ from pellucid.types import Batch
 
 @dataclass(frozen=True, eq=False)
 class Pooled:
-    """The linear layer behind the attention that pools states."""
+    """The linear layer behind the attention that pools states.
+
+    softmax: whether its weights are softmax(s / tau) of scores s; noise: that tau, if it was trained with Gumbel noise
+    on the scores and is read without.
+    """
 
     out: Linear
+    softmax: bool = False
+    noise: float | None = None
 
 
 @dataclass(frozen=True, eq=False)

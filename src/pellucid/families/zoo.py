@@ -63,7 +63,9 @@ def identifiable(w: Weights, config: Config) -> Net:
 
 def attention(w: Weights, config: Config) -> Pooled:
     """What follows the last attention of an AttentionClassifierForSequenceClassification."""
-    return Pooled(w.linear("classifier"))
+    silent = config.normaliser == "gumbel" and config.gumbel_eval == "mean"
+    softmax = silent or config.normaliser == "softmax"
+    return Pooled(w.linear("classifier"), softmax, float(config.tau) if silent else None)
 
 
 def _longest(config: Config) -> int | None:

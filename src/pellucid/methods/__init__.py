@@ -7,6 +7,7 @@ from pellucid.methods.hta import HTA
 from pellucid.methods.gradient import Gradient, IntegratedGradients
 from pellucid.methods.method import METHODS, Guarantees, Method, Scores, register
 from pellucid.methods.perturb import LeaveOneOut, Random
+from pellucid.methods.pointwise import PointwiseInformation, Probe
 
 __all__ = [
     "HTA",
@@ -20,6 +21,8 @@ __all__ = [
     "LeaveOneOut",
     "MaxEntropyAttention",
     "Method",
+    "PointwiseInformation",
+    "Probe",
     "Random",
     "Rollout",
     "Scores",
