@@ -18,7 +18,7 @@ import pellucid
 from pellucid import Access, Finding, Findings, cli, settings
 from pellucid.audits import AUDITS, Audit, catalog
 from pellucid.encoder import load
-from pellucid.errors import InputError
+from pellucid.errors import InputError, MissingExtra, Unanswerable
 from pellucid.finding import Picture
 from pellucid.records import read_findings
 from pellucid.stats import over_texts
@@ -198,6 +198,18 @@ def test_late_refusals_name_the_line(call: Call) -> None:
     Even.error = InputError("Text 3 has nothing even.")
     done = call(*AUDIT)
     assert (done.code, done.out, done.err) == (2, "", "pellucid: Line 4 of films.csv has nothing even.\n")
+
+
+def test_a_question_that_cannot_be_asked_here_stops_no_other(call: Call) -> None:
+    Even.error = Unanswerable("There are too few texts.")
+    done = call(*AUDIT, "--out", "found")
+    assert (done.code, files("found")) == (0, ODD)
+    assert done.err.startswith("The audit 'even' is left out: There are too few texts.\n")
+    assert list(run_json("found")["audits"]) == ["odd"]
+    named = call(*AUDIT, "--only", "even")
+    assert (named.code, named.err) == (2, "pellucid: There are too few texts.\n")
+    Odd.error = MissingExtra("It needs something.")
+    assert (call(*AUDIT).code, call(*AUDIT).out) == (2, "")
 
 
 # What is written

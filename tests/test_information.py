@@ -1,19 +1,17 @@
 """Estimators of information against known truths, and the baselines that fail where these do not.
 
-Truths by quadrature, in nats: a shift between two Gaussians, a spread that no line can see, four corners; padded with
-noise of other sizes and turned, which changes nothing.
+The cases and their truths are those of examples/information_truths.py, which measures more of them.
 """
 
-from collections.abc import Callable
+import runpy
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.integrate import quad
 from scipy.special import digamma
-from scipy.stats import chi2, norm
 
 from pellucid.audits.information import (
     binning_information,
@@ -28,61 +26,10 @@ from pellucid.audits.information.estimate import Sample, folds_of
 from pellucid.audits.information.neighbours import ross
 from pellucid.errors import InputError
 
-Drawn = tuple[np.ndarray, np.ndarray]
-SHIFT, SPREAD, CORNER = 1.8385, 2.7908, 2.0
-
-
-def turned(h: np.ndarray, d: int, rng: np.random.Generator) -> np.ndarray:
-    """With nuisance dimensions of sizes from 0.3 to 3, in a random rotation."""
-    more = rng.normal(size=(len(h), d - h.shape[1])) * np.geomspace(0.3, 3, max(1, d - h.shape[1]))[: d - h.shape[1]]
-    return np.concatenate([h, more], 1) @ np.linalg.qr(rng.normal(size=(d, d)))[0]
-
-
-def shifted(n: int, d: int, rng: np.random.Generator, noise: float = 0.0) -> Drawn:
-    y = rng.integers(2, size=n)
-    h = rng.normal(size=(n, min(d, 2))) * np.sqrt(1 + noise)
-    h[:, 0] += (y - 0.5) * SHIFT
-    return turned(h, d, rng), np.eye(2)[y]
-
-
-def spread(n: int, d: int, rng: np.random.Generator) -> Drawn:
-    y = rng.integers(2, size=n)
-    return turned(rng.normal(size=(n, 2)) * np.where(y, SPREAD, 1)[:, None], d, rng), np.eye(2)[y]
-
-
-def corners(n: int, d: int, rng: np.random.Generator) -> Drawn:
-    y = rng.integers(4, size=n)
-    return turned(rng.normal(size=(n, 4)) + CORNER * np.eye(4)[y], max(d, 4), rng), np.eye(4)[y]
-
-
-def independent(n: int, d: int, rng: np.random.Generator) -> Drawn:
-    return rng.normal(size=(n, d)), np.eye(2)[rng.integers(2, size=n)]
-
-
-def truth_of_shift(delta: float) -> float:
-    """log 2 - E log(1 + exp(-L)), L ~ N(delta^2 / 2, delta^2)."""
-
-    def part(x: float) -> float:
-        return float(np.logaddexp(0, -(delta**2 / 2 + delta * x)) * norm.pdf(x))
-
-    return float(np.log(2) - quad(part, -12, 12)[0])
-
-
-def truth_of_spread(s: float) -> float:
-    """From the squared radius r: chi2(2), or s^2 times it."""
-
-    def part(r: float) -> float:
-        a, b = chi2.pdf(r, 2), chi2.pdf(r / s**2, 2) / s**2
-        return float(0.5 * sum(q * np.log(2 * q / (a + b)) for q in (a, b) if q > 0))
-
-    return float(quad(part, 0, 60, limit=200)[0] + quad(part, 60, 400, limit=200)[0])
-
-
-CASES: dict[str, tuple[Callable[..., Drawn], float]] = {
-    "shifted": (shifted, 0.3),
-    "spread": (spread, 0.3),
-    "corners": (corners, 0.9196),
-}
+CASE = runpy.run_path(str(Path(__file__).parents[1] / "examples" / "information_truths.py"))
+CASES, shifted, spread, independent = (CASE[name] for name in ("CASES", "shifted", "spread", "independent"))
+SHIFT, SPREAD, CORNER = (CASE[name] for name in ("SHIFT", "SPREAD", "CORNER"))
+truth_of_shift, truth_of_spread = CASE["truth_of_shift"], CASE["truth_of_spread"]
 
 
 def test_the_truths() -> None:
@@ -114,7 +61,7 @@ def test_the_probe_finds_nothing_where_there_is_nothing() -> None:
 
 
 def test_the_interval_covers_the_truth() -> None:
-    """30 draws here; 100 of each case in benchmarks/information.py."""
+    """30 draws here; 100 of each case in examples/information_truths.py."""
     found = [probe_information(*shifted(2000, 2, np.random.default_rng(s)), null=False) for s in range(30)]
     assert sum(f.interval[0] <= 0.3 <= f.interval[1] for f in found) >= 26
 

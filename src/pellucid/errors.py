@@ -9,6 +9,10 @@ class InputError(PellucidError, ValueError):
     """The texts, targets, options or files that were given cannot be used."""
 
 
+class Unanswerable(InputError):
+    """The question of an audit cannot be asked of this model or these texts; those of other audits can."""
+
+
 class UnsupportedModel(PellucidError, ValueError):
     """The model's architecture, configuration or storage is one that Pellucid cannot rebuild."""
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pellucid._version import __version__
 from pellucid.cli import options
 from pellucid.cli.given import NO_MODEL, check_source, located, opened, say, texts_of
-from pellucid.errors import AccessError, InputError
+from pellucid.errors import AccessError, InputError, MissingExtra, Unanswerable
 from pellucid.outputs import check_place, print_utf8, run_record
 from pellucid.registry import choose
 
@@ -39,7 +39,8 @@ def audit(
 ) -> None:
     """Measure what may be read into the model's attention.
 
-    Every number comes with its 95 % interval over texts, its control, and a grade. See `pellucid audits`.
+    Every number comes with its 95 % interval over texts, its control, and a grade. See `pellucid audits`. Without
+    --only all audits are made; one that cannot be made of this model or these texts is left out, with the reason.
 
     Examples:
 
@@ -66,8 +67,14 @@ def audit(
         say(note)
     known = _at_hand(out, asked, classifier, items, max_tokens) if resume and out is not None else {}
     found: list[Findings] = []
-    for one in asked:
-        made = known[one.name] if one.name in known else _measured(classifier, items, one, max_tokens)
+    for i, one in enumerate(asked):
+        try:
+            made = known[one.name] if one.name in known else _measured(classifier, items, one, max_tokens)
+        except (Unanswerable, MissingExtra) as e:  # where all were asked for, this does not stop the others
+            if only or (not found and i == len(asked) - 1):
+                raise
+            say(f"The audit {one.name!r} is left out: {e}")
+            continue
         found.append(made)
         if out is not None:
             _keep(out, found, known, classifier, items, time.perf_counter() - start)
@@ -118,7 +125,7 @@ def _measured(model: "Model", items: "Sequence[Item]", one: "Audit", max_tokens:
     try:
         return audit(model, [item.text for item in items], one, max_tokens, progress=True)
     except InputError as e:
-        raise InputError(located(str(e), items)) from e
+        raise type(e)(located(str(e), items)) from e
 
 
 def _at_hand(

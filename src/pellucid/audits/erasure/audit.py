@@ -26,7 +26,7 @@ from pellucid.audits.erasure.places import LEVELS, LastRow, Level, Place, place
 from pellucid.audits.erasure.reading import findings, pictures
 from pellucid.encoder.load import load
 from pellucid.encoder.model import Access, Model
-from pellucid.errors import InputError
+from pellucid.errors import InputError, Unanswerable
 from pellucid.finding import Findings
 from pellucid.methods.gradient import Gradient
 from pellucid.methods.method import one_of
@@ -93,7 +93,7 @@ class Erasure(Audit):
 
     def __call__(self, model: Model, batch: Batch, tick: Tick) -> Findings:
         if model.problem == "regression":
-            raise InputError(f"{model.id!r} is a regression: it decides nothing, so no erasure can flip it.")
+            raise Unanswerable(f"{model.id!r} is a regression: it decides nothing, so no erasure can flip it.")
         others = [load(name, device=model.device) for name in self.checkpoints]
         texts: list[Record] = []
         steps: list[Record] = []

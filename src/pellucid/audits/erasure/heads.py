@@ -13,7 +13,7 @@ from pellucid.encoder.forward import encode, finish, settle
 from pellucid.encoder.model import Model
 from pellucid.encoder.ops import Ops, Recorded
 from pellucid.encoder.readout import left_of
-from pellucid.errors import InputError
+from pellucid.errors import Unanswerable
 from pellucid.finding import Finding, Findings, Picture
 from pellucid.methods.method import slabs
 from pellucid.stats import benjamini_hochberg, hits_by_chance, kendall, over_texts
@@ -45,7 +45,7 @@ class ErasureHeads(Audit):
 
     def __call__(self, model: Model, batch: Batch, tick: Tick) -> Findings:
         if model.problem == "regression":
-            raise InputError(f"{model.id!r} is a regression: it decides nothing, so no erasure can flip it.")
+            raise Unanswerable(f"{model.id!r} is a regression: it decides nothing, so no erasure can flip it.")
         layers = model.require_net().layers
         places = [(i, h) for i, layer in enumerate(layers) for h in range(layer.heads)]
         rows: list[Record] = []

@@ -23,7 +23,7 @@ from pellucid.audits.information.tokens import (
 from pellucid.audits.layers import Rule, graded, place
 from pellucid.encoder.model import Access, Model
 from pellucid.encoder.pooled import Pooled
-from pellucid.errors import InputError
+from pellucid.errors import InputError, Unanswerable
 from pellucid.finding import Finding, Findings, Picture
 from pellucid.methods.attention import layer_of
 from pellucid.methods.method import one_of
@@ -124,7 +124,7 @@ def _whole(
 def _enough(texts: Sequence[Seen], folds: int) -> Sample:
     """The units as a sample; InputError for too few texts."""
     if len(texts) < 2 * folds:
-        raise InputError(
+        raise Unanswerable(
             f"Probes with {folds} folds need at least {2 * folds} texts of two or more tokens; seen {len(texts)}."
         )
     return pooled(texts, lambda t: t.h)
@@ -182,6 +182,8 @@ class _Run:
             said.append(f"{n - len(texts)} of {n} texts are left out: they have fewer than two units{most}.")
         if any(len(u) > 1 for t in texts for u in t.tokens):
             said.append("A unit is a sentence.")
+        if not self._ranks(texts):
+            said.append(f"There are no slots: these need {FEWEST[self.audit.slots]} texts of at least three units.")
         return said
 
     def _profile(
@@ -246,11 +248,15 @@ class _Run:
     def _has_specials(self, text: Batch) -> bool:
         return text.tokens is not None and any(token.special for token in text.tokens[0])
 
-    def _slots(self, texts: Sequence[Seen]) -> tuple[Slots, Slots, list[float]] | None:
-        """Slots by attention or position, the same in a random order, and the information of the context."""
-        a = self.audit
+    def _ranks(self, texts: Sequence[Seen]) -> int:
+        """The most slots, up to those asked for, that enough texts have; 0 if they have no three."""
         lengths = np.array([len(t.alpha) for t in texts])
-        ranks = next((r for r in range(a.ranks, 2, -1) if (lengths >= r).sum() >= FEWEST[a.slots]), 0)
+        able = (r for r in range(self.audit.ranks, 2, -1) if (lengths >= r).sum() >= FEWEST[self.audit.slots])
+        return next(able, 0)
+
+    def _slots(self, texts: Sequence[Seen]) -> tuple[Slots, Slots, list[float]] | None:
+        """Slots by attention or position, others in a random order, and what the context of each text adds."""
+        a, ranks = self.audit, self._ranks(texts)
         used = [t for t in texts if len(t.alpha) >= ranks]
         if not ranks or len(used) < 2 * a.folds or len({int(t.p.argmax()) for t in used}) < 2:
             return None

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pellucid.errors import InputError
+from pellucid.errors import InputError, Unanswerable
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +60,7 @@ class Sample:
             )
         probs = np.clip(probs, 0, None) / np.clip(probs, 0, None).sum(1, keepdims=True)
         if (probs.mean(0) > 1 - 1e-6).any() or len(np.unique(probs.argmax(1))) < 2:
-            raise InputError("One class is predicted throughout, so there is no information to be had about it.")
+            raise Unanswerable("One class is predicted throughout, so there is no information to be had about it.")
         g = np.arange(len(states)) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
         w = np.ones(len(states)) if weights is None else np.asarray(weights, dtype=float)
         if g.shape != (len(states),) or w.shape != (len(states),) or not (np.isfinite(w).all() and (w > 0).all()):
@@ -94,7 +94,7 @@ def folds_of(sample: Sample, folds: int, seed: int) -> np.ndarray:
     if type(folds) is not int or folds < 2:
         raise InputError(f"Cross-fitting needs a whole number of at least 2 folds; seen {folds!r}.")
     if sample.texts < 2 * folds:
-        raise InputError(
+        raise Unanswerable(
             f"{folds} folds need at least {2 * folds} texts; seen {sample.texts}. Give more, or fewer folds."
         )
     place = np.random.default_rng([seed, 0]).permutation(sample.texts)

@@ -7,10 +7,10 @@ import numpy as np
 import torch
 
 from pellucid.audits.information.estimate import Sample, folds_of
-from pellucid.audits.information.probe import Crossfit, Family, crossfitted, fitted
+from pellucid.audits.information.probe import Crossfit, crossfitted, fitted
 from pellucid.encoder.model import Model
 from pellucid.encoder.readout import named_sources
-from pellucid.errors import InputError
+from pellucid.errors import Unanswerable
 from pellucid.methods.pointwise import States, states
 from pellucid.types import Batch
 
@@ -47,12 +47,12 @@ def probabilities(model: Model, logits: torch.Tensor) -> np.ndarray:
     """[b, c] of one output with several classes; InputError for other outputs, with the reason."""
     p = model.probabilities(logits)
     if p is None:
-        raise InputError(
+        raise Unanswerable(
             f"{model.id!r} is a regression: its output is a function of the text, and the information that a state has "
             "about a continuous function is infinite wherever the state determines it. Only classes can be asked for."
         )
     if model.problem == "multi_label" and p.shape[-1] > 1:
-        raise InputError(f"{model.id!r} has {p.shape[-1]} labels of which several may hold; this audit asks for one.")
+        raise Unanswerable(f"{model.id!r} has {p.shape[-1]} labels of which several may hold; this audit asks for one.")
     found = p.double().cpu().numpy()
     return np.concatenate([1 - found, found], 1) if found.shape[1] == 1 else found
 
