@@ -9,11 +9,11 @@ import tiny
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor
 
 import pellucid
 from pellucid import Batch, Model, zoo
 from pellucid.audits.information import InformationAudit, fit_probe, skew
+from pellucid.audits.information.reading import of_texts
 from pellucid.audits.information.slots import (
     Slots,
     by_difference,
@@ -23,8 +23,8 @@ from pellucid.audits.information.slots import (
     ranked,
     tau,
 )
-from pellucid.audits.information.tokens import resolved, seen, without_each
-from pellucid.errors import AccessError, InputError, PellucidError
+from pellucid.audits.information.tokens import read_pooled, resolved, seen, without_each
+from pellucid.errors import AccessError, InputError
 from pellucid.finding import Findings
 from pellucid.methods import METHODS, PointwiseInformation, Probe
 from pellucid.methods.pointwise import states
@@ -97,9 +97,9 @@ def test_attention_that_goes_to_the_word_that_tells(to_it: tuple[Findings, Batch
     slots = found.tables["slots"]
     assert slots[0]["information"] == pytest.approx(np.log(2), abs=0.03)
     assert max(abs(s["information"]) for s in slots[1:]) < 0.1
-    assert found.named("concordance").value == 1.0
+    assert found.named("concordance").value >= 0.9  # pairs of fillers have equal attention and count half
     assert found.named("context_information").value == pytest.approx(np.log(2), abs=0.05)
-    assert set(found.pictures) == {"layers", "slots", "concordance"}
+    assert set(found.pictures) == {"slots", "concordance"}
     assert all(figure is not None for figure in found.figures().values())
 
 
@@ -121,6 +121,87 @@ def test_even_attention_has_no_order() -> None:
     assert {f.name for f in found if f.grade == "NOT RESOLVABLE"} >= {"tau_information"}
 
 
+def first(n: int, seed: int = 0, rare: int = 2) -> Batch:
+    """Texts whose first word tells, one in `rare` of them "bad"."""
+    rng = np.random.default_rng(seed)
+    rows = [torch.tensor([BAD if i % rare == 0 else GOOD, *rng.choice(FILLERS, 7)]) for i in range(n)]
+    return Batch(torch.stack(rows))
+
+
+def test_even_attention_goes_nowhere_wherever_the_word_stands() -> None:
+    """Neither the grade of the lift nor the slots, real or random, may follow the order of the text."""
+    found = audited(planted(0.0), first(120), ranks=5, leave_one_out=0, families=("linear",))
+    assert found.named("lift").grade == "NO DIFFERENCE"
+    slots = found.tables["slots"]
+    assert max(s["information"] for s in slots) < 0.3
+    assert max(s["random"] for s in slots) < 0.3
+
+
+def test_the_random_order_is_no_copy_of_the_real_one(to_it: tuple[Findings, Batch]) -> None:
+    slots = to_it[0].tables["slots"]
+    assert slots[0]["information"] - slots[0]["random"] > 0.4
+
+
+def test_nothing_decodable_is_nothing_to_go_to(to_it: tuple[Findings, Batch]) -> None:
+    """Whatever a lift or an order is, it is graded only where there is information."""
+    rows = to_it[0].tables["texts"]
+    for decodable, lift, order in (
+        (True, "GOES WHERE DECODABLE", "FOLLOWS INFORMATION"),
+        (False, "NOTHING FOUND", "NOT RESOLVABLE"),
+    ):
+        found = {f.name: f for f in of_texts(rows, decodable, ())}
+        assert (found["lift"].grade, found["tau_information"].grade) == (lift, order)
+    assert found["tau_information"].value is None
+
+
+@pytest.mark.parametrize("rare", [4, 11])
+def test_rare_classes_neither_crash_nor_explode(rare: int) -> None:
+    """One in 4 or in 11 texts of a class: no probe is certain of what it has hardly seen."""
+    for seed in range(3):
+        found = audited(planted(2.0), first(110, seed, rare), ranks=3, leave_one_out=0, families=("linear",), seed=seed)
+        told = found.named("information", "states")
+        share = 1 / rare
+        truth = -(share * np.log(share) + (1 - share) * np.log(1 - share)) / 8
+        assert -0.05 < told.value < truth + 0.05
+        assert abs(told.null) < 0.05
+
+
+@pytest.mark.parametrize("folds", [2, 5])
+def test_ten_texts_are_few_but_do(folds: int) -> None:
+    for seed in range(4):
+        found = audited(planted(2.0), texts(10, seed=seed), folds=folds, leave_one_out=0)
+        assert found.named("information", "states").n == 10
+
+
+def test_halves_of_texts_are_fitted_apart() -> None:
+    """The two probes that set the ceiling have seen no text in common, and not the one that they read."""
+    batch = planted(2.0).named(texts(40))
+    read = seen(planted(2.0), batch, 0, None, 0, lambda done: None)
+    told, _ = read_pooled(read, ("linear",), 5, 0)
+    assert all(np.abs(a - b).max() > 0 for a, b in told.twice)
+    assert [len(t) for t in told.told] == [len(t.alpha) for t in read]
+    q, prior = np.exp(told.found.log_q), told.found.log_prior
+    expected = (q * (told.found.log_q - prior)).sum(1)
+    np.testing.assert_allclose(np.concatenate(told.told), expected)
+    assert (np.concatenate(told.told) >= -1e-12).all()
+
+
+def test_a_sorted_file_is_sampled_not_cut() -> None:
+    batch = texts(100).rows([*range(0, 100, 2), *range(1, 100, 2)])
+    found = audited(planted(2.0), batch, tokens=500, ranks=3, leave_one_out=10, families=("linear",))
+    assert {r["prediction"] for r in found.tables["texts"]} == {"LABEL_0", "LABEL_1"}
+    assert 40 < len(found.tables["texts"]) < 80
+    deleted = [r for r in found.tables["texts"] if r.get("tau_erased") is not None]
+    assert len({r["prediction"] for r in deleted}) == 2
+
+
+def test_slots_say_whose_they_are() -> None:
+    found = audited(planted(2.0), texts(150, (3, 9)), ranks=7, leave_one_out=0, families=("linear",))
+    n = found.named("tau_slots").n
+    assert 50 <= n < 150
+    assert f"Slots are of the {n} of 150 texts that have at least" in " ".join(found.named("tau_slots").limits)
+
+
 def test_slots_by_position() -> None:
     """Each slot is a place in the text, and holds the telling word in one of eight texts."""
     batch = texts(600, (8, 9))
@@ -140,7 +221,7 @@ def test_sentences_are_units_where_they_have_the_weights() -> None:
         torch.tensor([*rng.choice(FILLERS[:-1], 4), 14, *rng.choice(FILLERS[:-1], 3), 14, 3 + i % 2]) for i in range(40)
     ]
     batch = model.named(Batch(torch.stack(rows)))
-    read = seen(model, batch, 0, None, lambda done: None)
+    read = seen(model, batch, 0, None, 0, lambda done: None)
     assert [len(t.alpha) for t in read] == [3] * 40
     assert read[0].tokens == ((0, 1, 2, 3, 4), (5, 6, 7, 8), (9,))
     assert read[0].first is None
@@ -172,6 +253,9 @@ def test_states_are_those_that_attention_reads(family: str) -> None:
     real = batch.keep
     assert len(read.layers) == layer + 1
     torch.testing.assert_close(read.h[real], out.hidden_states[layer][real], rtol=1e-5, atol=1e-6)
+    if family == "modernbert_mean":
+        rows = out.attentions[-1].mean(1) * real[..., None]
+        torch.testing.assert_close(read.alpha, rows.sum(1) / real.sum(1, keepdim=True) * real, rtol=1e-5, atol=1e-6)
     if family == "bert":
         torch.testing.assert_close(read.alpha, out.attentions[-1].mean(1)[:, 0] * real, rtol=1e-7, atol=1e-7)
         torch.testing.assert_close(read.layers[0][real], out.hidden_states[0][real], rtol=1e-7, atol=1e-7)
@@ -189,6 +273,7 @@ def test_an_encoder_layer_by_layer() -> None:
     layers = [f.where for f in found if f.name == "information"]
     assert layers == ["layer 1", "layer 2", "layer 3"]
     assert all(f.null is not None for f in found if f.name in ("information", "lift", "tau_slots"))
+    assert {"layers"} <= set(found.figures())
     assert seen_at == sorted(seen_at)
     assert seen_at[-1][0] == seen_at[-1][1]
     assert all(torch.equal(v, before[k]) for k, v in model.hf.state_dict().items())
@@ -199,7 +284,7 @@ def test_an_encoder_layer_by_layer() -> None:
     assert sum(r.get("tau_erased") is not None for r in rows) <= 4
     small = audited(model, batch, families=("linear",), folds=3, leave_one_out=0, tokens=300)
     assert small[0].n < 64
-    assert any("behind the first 300 tokens" in limit for limit in small[0].limits)
+    assert any("beyond a sample of 300 tokens" in limit for limit in small[0].limits)
 
 
 def test_deleting_each_unit_is_the_model_on_what_is_left() -> None:
@@ -230,7 +315,8 @@ def test_slots_by_hand() -> None:
     rows = by_difference(pairs)
     assert sum(r["pairs"] for r in rows) == 3
     assert [r["agree"] for r in rows if r["resolved"]] == [1.0]
-    assert [o.tolist() for o in ranked([np.array([0.2, 0.5, 0.3, 0.3])], 3)] == [[1, 2, 3]]
+    orders = {tuple(ranked(np.array([0.2, 0.5, 0.3, 0.3]), 3, np.random.default_rng(i)).tolist()) for i in range(20)}
+    assert orders == {(1, 2, 3), (1, 3, 2)}, "ties have no order of their own"
 
 
 def test_an_order_that_is_there_is_found_and_one_that_is_not_is_not() -> None:
@@ -293,6 +379,7 @@ def test_a_text_is_resolved_if_its_states_differ_more_than_probes_do() -> None:
     told = np.array([0.0, 0.5, 0.1])
     assert resolved(told, (told + 0.01, told - 0.01))
     assert not resolved(told, (told + 0.5, told - 0.5))
+    assert not resolved(told, (np.zeros(3), np.zeros(3))), "two priors agree about nothing"
 
 
 # --- the method ---
@@ -399,10 +486,26 @@ def test_less_access_is_refused() -> None:
     assert "pointwise_information" in METHODS.names()
 
 
-def test_states_that_are_no_numbers_are_refused() -> None:
-    model = planted(1.0)
-    bad: Tensor = model.hf.get_input_embeddings().weight
+def test_a_head_with_one_logit_is_told_of_its_class() -> None:
+    hf = tiny.build("bert", num_labels=1, problem_type="multi_label_classification")
+    model = pellucid.load(hf)
+    batch = model.named(tiny.batch(model, (5, 4)))
+    probe = tiny.probe(model)
+    two = Probe(probe.center, probe.spread, (probe.layers[0], (torch.ones(2, 5).double(), torch.tensor([0.0, 1.0]))),
+                1.0, torch.tensor([0.3, 0.7]).double().log(), probe.about)  # fmt: skip
+    a = pellucid.explain(model, batch, PointwiseInformation(two), target=0)[0]
+    h = states(model, batch, 2).h[0, : len(a.tokens)]
+    expected = (two.log_probabilities(h) - two.log_prior)[:, 1].numpy()
+    np.testing.assert_allclose(a.scores[1:], expected[1:])
+
+
+def test_fitting_works_in_whatever_mode_the_caller_is_in() -> None:
+    model, batch = planted(2.0), texts(40)
+    plain = fit_probe(model, batch)
     with torch.no_grad():
-        bad[7, 2] = float("nan")
-    with pytest.raises(PellucidError):
-        audited(pellucid.load(model.hf), texts(40))
+        assert fit_probe(model, batch).about == plain.about
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        assert fit_probe(model, batch).about["information"] == pytest.approx(plain.about["information"], abs=0.02)
+    long = pellucid.load(tiny.build("bert", max_position_embeddings=12))
+    with pytest.raises(InputError, match=r"A text has 14 tokens.*reads at most 12"):
+        fit_probe(long, tiny.batch(long, (14,) * 20))

@@ -1,6 +1,8 @@
 """What a token's state tells of the model's output, read by a probe that was fitted before."""
 
 import json
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -9,9 +11,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from pellucid.encoder.forward import encode
+from pellucid.encoder.forward import encode, read_rows
 from pellucid.encoder.model import Access, Model
-from pellucid.encoder.ops import Recorded
+from pellucid.encoder.ops import Ops
+from pellucid.encoder.ops import Scores as AttentionScores
 from pellucid.encoder.pooled import Pooling
 from pellucid.errors import InputError
 from pellucid.methods.attention import layer_of, reading
@@ -20,13 +23,16 @@ from pellucid.methods.perturb import special_mask
 from pellucid.records import write_whole
 from pellucid.types import Batch, Target
 
+DOUBT = 0.003
+
 
 @dataclass(frozen=True, eq=False)
 class Probe:
     """A small classifier of states, fitted to a model's output probabilities.
 
     center, spread [d]: states are standardised by these. layers: pairs (w [o, i], b [o]) with ReLU in between, none
-    where nothing told more than the prior. Logits are divided by `temperature`. log_prior [c]: of the mean output.
+    where nothing told more than the prior. Logits are divided by `temperature`. log_prior [c]: of the mean output; a
+    share DOUBT of it is mixed in, so that no state can be wrong without bound.
     about: what it was fitted on (layer, the model's weights, texts, information in nats).
     """
 
@@ -44,7 +50,8 @@ class Probe:
             return self.log_prior.expand(*x.shape[:-1], -1)
         for i, (w, b) in enumerate(self.layers):
             x = (x if i == 0 else x.relu()) @ w.T + b
-        return (x / self.temperature).log_softmax(-1)
+        told = (x / self.temperature).log_softmax(-1)
+        return torch.logaddexp(told + math.log1p(-DOUBT), self.log_prior + math.log(DOUBT))
 
     def to(self, device: torch.device | str) -> "Probe":
         """The same on another device."""
@@ -109,17 +116,45 @@ def states(model: Model, batch: Batch, layer: int, every: bool = False) -> State
     if model.net is None:
         p = model.pooling(batch)
         if p.of_sentences:
-            special = torch.zeros_like(p.keep)
+            special = _special_sentences(p, special)
         below = () if p.of_sentences else (model.word_embeddings(batch.input_ids),)
         layers = (*below, p.states) if every else ()
         return States(p.states, p.alpha, p.keep, special & p.keep, p.logits, p, layers)
-    ops = Recorded(streams=True)
+    if not bool(special.any()) and read_rows(model.net, batch.keep) is not None:
+        special[:, 0] = True  # without a tokenizer: at least the row that the classifier reads is no ordinary token
+    ops = _Inputs(range(len(model.net.layers)) if every else [layer], layer)
     with torch.no_grad():
         logits = encode(ops, model.net, model.embed(batch), batch.keep)
-    rows = ops.tape[f"{layer}.attn.probs"].mean(1)
-    alpha = torch.einsum("br,brn->bn", reading(model, batch, rows.shape[1]), rows)
+    alpha = torch.einsum("br,brn->bn", reading(model, batch, ops.rows.shape[1]), ops.rows) * batch.keep
     inputs = tuple(ops.seen[f"{i}.in"] for i in range(len(model.net.layers) if every else 0))
-    return States(ops.seen[f"{layer}.in"], alpha * batch.keep, batch.keep, special & batch.keep, logits, None, inputs)
+    return States(ops.seen[f"{layer}.in"], alpha, batch.keep, special & batch.keep, logits, None, inputs)
+
+
+class _Inputs(Ops):
+    """The model itself, keeping the inputs of some layers and one layer's attention, the mean of heads [b, n, m]."""
+
+    def __init__(self, layers: Iterable[int], layer: int) -> None:
+        self.wanted, self.at = {f"{i}.in" for i in layers}, f"{layer}.attn.probs"
+        self.seen: dict[str, Tensor] = {}
+        self.rows = torch.empty(0)
+
+    def probs(self, at: str, scores: AttentionScores) -> Tensor:
+        found = super().probs(at, scores)
+        if at == self.at:
+            self.rows = found.mean(1)
+        return found
+
+    def stream(self, at: str, x: Tensor) -> Tensor:
+        if at in self.wanted:
+            self.seen[at] = x
+        return x
+
+
+def _special_sentences(p: Pooling, special: Tensor) -> Tensor:
+    """[b, s]: sentences of special tokens alone."""
+    ordinary = (p.sources >= 0) & ~special
+    count = torch.zeros_like(p.keep, dtype=torch.long).scatter_add(1, p.sources.clamp(min=0), ordinary.long())
+    return p.keep & (count == 0)
 
 
 @dataclass(frozen=True)
@@ -130,7 +165,8 @@ class PointwiseInformation(Method):
       writes one. It knows its layer. Texts that it was fitted on look better than others.
 
     It tells where the decision can be read ("decodable at"), not which tokens it needs. Special tokens, which the probe
-    has not seen, get 0; a sentence's information goes to its words by their attention in it.
+    has not seen, get 0; a sentence's information goes to its tokens by their attention in it. Of a head with one logit
+    it is about the class that this logit speaks for.
 
     Unit: nats; negative where the state speaks against the class. Not complete. Cost: one forward pass.
     Source: pointwise V-information, Ethayarajh et al. 2022, arXiv 2110.08420; after Wen et al. 2022, arXiv 2211.07714.
@@ -170,6 +206,8 @@ class PointwiseInformation(Method):
         seen = states(model, batch, layer_of(model, self.name, int(probe.about["layer"]), None))
         w = target.weights(seen.logits)
         found = probe.log_probabilities(seen.h) - probe.log_prior
+        if seen.logits.shape[1] == 1:  # one logit: what is told of its class, not of the other
+            found = found[..., 1:]
         scores = torch.einsum("bsc,bct->bst", found.to(w), w) * (seen.keep & ~seen.special)[..., None]
         if seen.pooling is not None:
             scores = seen.pooling.on_tokens(scores, seen.pooling.shares)

@@ -37,7 +37,7 @@ def measure(cell: Cell, folder: Path, say: Say, bar: bool = False) -> list[str]:
     if cell.model == CONTROL:
         rows = [of_score(one) for one in control(corpus, cell.seed)]
     else:
-        rows = of_card(train(cell.config_in(folder), folder, say, bar))
+        rows = of_card(train(cell.config, folder, say, bar, begin=cell.after and folder.parent / cell.after))
         found, done, failed = _audited(cell, corpus, folder, say)
         rows += found
     head = {"study": cell.study, "data": cell.data, "model": cell.model, "seed": cell.seed}

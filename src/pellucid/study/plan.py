@@ -57,13 +57,6 @@ class Cell:
         begin = self.config.training.init_from or ""
         return f"{self.data}-{begin.removeprefix(OF_CELL)}-{self.seed}" if begin.startswith(OF_CELL) else None
 
-    def config_in(self, folder: Path) -> Config:
-        """The configuration with the folder of the cell that it begins from; `folder` is its own, beside that."""
-        if self.after is None:
-            return self.config
-        begin = str((folder.parent / self.after).resolve())
-        return replace(self.config, training=replace(self.config.training, init_from=begin))
-
 
 @dataclass(frozen=True)
 class Study:
@@ -173,14 +166,11 @@ def _audits(told: Mapping[str, Any], models: list[str]) -> list[AuditOf]:
 
 def _check_names(cells: Sequence[Cell]) -> None:
     seen: set[str] = set()
-    alone = list(dict.fromkeys(cell.model for cell in cells if cell.after is None and cell.model != CONTROL))
     for cell in cells:
         if cell.after is not None:
-            choose(
-                "model to begin from that begins from none itself",
-                str(cell.config.training.init_from).removeprefix(OF_CELL),
-                alone,
-            )
+            begins = str(cell.config.training.init_from).removeprefix(OF_CELL)
+            alone = [c.model for c in cells if c.after is None and (c.data, c.seed) == (cell.data, cell.seed)]
+            choose("model to begin from that begins from none itself", begins, [m for m in alone if m != CONTROL])
     for cell in cells:
         if cell.name in seen:
             raise InputError(f"Two cells would be called {cell.name!r}; rename a data set or a model.")

@@ -29,9 +29,16 @@ SETTINGS = "settings.json"
 __all__ = ["Card", "Config", "Score", "config_of", "control", "read_config", "speaks", "train", "versions"]
 
 
-def train(config: Config, out: str | Path, progress: Callable[[str], None] | None = None, bar: bool = False) -> Card:
+def train(
+    config: Config,
+    out: str | Path,
+    progress: Callable[[str], None] | None = None,
+    bar: bool = False,
+    begin: str | Path | None = None,
+) -> Card:
     """Train a classifier; afterwards `out` holds the model, its tokenizer and its card.
 
+    begin: the folder that training.init_from stands for, if it is no folder itself (a study's "cell:MODEL").
     progress: hears a line per epoch. bar: show one, with the remaining time, where standard error is a terminal.
     A run that was broken off goes on from its last whole epoch when called again, and ends with the same weights as one
     that was not (to the last bit on a CPU with as many threads; elsewhere if the device's kernels repeat themselves);
@@ -46,7 +53,7 @@ def train(config: Config, out: str | Path, progress: Callable[[str], None] | Non
         say(f"{out} holds this model, trained before{_of_these_texts(card, config, out)}.")
         return card
     with _threads(config.training.threads):
-        return _trained(config, out, say, bar)
+        return _trained(config, out, say, bar, begin)
 
 
 def speaks() -> bool:
@@ -56,14 +63,14 @@ def speaks() -> bool:
     return bool(PartialState().is_main_process)
 
 
-def _trained(config: Config, out: Path, say: Callable[[str], None], bar: bool) -> Card:
+def _trained(config: Config, out: Path, say: Callable[[str], None], bar: bool, begin: str | Path | None) -> Card:
     from pellucid.train.fit import Loop, arguments, fit, undisturbed
 
     corpus = config.data.read()
     if speaks():
         say(str(corpus))
     with undisturbed():
-        tokenizer, model, rows, taken = _prepared(config, corpus)
+        tokenizer, model, rows, taken = _prepared(config, corpus, begin)
         args = arguments(config.training, out / WORK, len(corpus.train))
         _check_place(config, corpus, out)
         if args.should_save:
@@ -98,7 +105,9 @@ def _trained(config: Config, out: Path, say: Callable[[str], None], bar: bool) -
     return card
 
 
-def _prepared(config: Config, corpus: Corpus) -> "tuple[Any, Any, dict[str, Encoded], dict[str, Any] | None]":
+def _prepared(
+    config: Config, corpus: Corpus, begin: str | Path | None
+) -> "tuple[Any, Any, dict[str, Encoded], dict[str, Any] | None]":
     """The tokenizer, the model before its first step, the rows of each split, and what was taken over."""
     from pellucid.encoder.load import limit_of
     from pellucid.train.build import freeze, model_for, take_over
@@ -109,7 +118,7 @@ def _prepared(config: Config, corpus: Corpus) -> "tuple[Any, Any, dict[str, Enco
     limit, types = limit_of(model, tokenizer), reads_types(model, tokenizer)
     rows = {n: encode(tokenizer, s, n, config.data.max_tokens, limit, types) for n, s in corpus.splits.items()}
     source = config.training.init_from
-    taken = None if source is None else take_over(model, source, tokenizer)
+    taken = None if source is None else take_over(model, str(begin or source), tokenizer) | {"folder": source}
     freeze(model, config.training.freeze)
     return tokenizer, model, rows, taken
 

@@ -48,8 +48,8 @@ class InformationAudit(Audit):
 
     layer: whose attention (mean of heads, from the rows that the head reads) and whose input states. slots: the states
       of a text by "rank" of attention, or by "position"; ranks: how many. families: of probes; folds: of texts.
-    leave_one_out: for how many texts units are deleted; None: all. tokens: texts are taken until they hold so many;
-      None: all.
+    leave_one_out: for how many texts, a sample, units are deleted; None: all. tokens: of texts that hold more, a
+      sample that holds so many is taken; None: all.
 
     Cost: one forward pass per text and one per unit of the texts of leave_one_out; seconds to minutes of probes,
     growing with tokens * width * layers.
@@ -104,8 +104,14 @@ def fit_probe(
     """
     model.require(Access.READOUT, "A probe")
     batch = model.named(x if isinstance(x, Batch) else model.batch(x))
+    model.check_unchanged()
+    batch.check_whole()
+    if model.limit is not None and max(batch.lengths) > model.limit:
+        raise InputError(
+            f"A text has {max(batch.lengths)} tokens, but {model.id!r} reads at most {model.limit}; leave it out."
+        )
     at = layer_of(model, "fit_probe", layer, None)
-    texts = seen(model, batch.to(model.device), at, None, lambda done: None)
+    texts = seen(model, batch.to(model.device), at, None, seed, lambda done: None)
     sample = _enough(texts, 5)
     value, se = sample.summed(crossfitted([sample], families, 5, seed)[0].pointwise)
     return _whole(model, sample, families, seed, at, value, se)
@@ -148,24 +154,31 @@ class _Run:
     def findings(self) -> Findings:
         a, n = self.audit, len(self.batch)
         start = self.done
-        texts = seen(self.model, self.batch, self.layer, a.tokens, lambda done: self.step(start + done - self.done))
+        texts = seen(
+            self.model, self.batch, self.layer, a.tokens, a.seed, lambda done: self.step(start + done - self.done)
+        )
         sample = _enough(texts, a.folds)
         limits = self._limits(texts, sample)
         told, nothing = read_pooled(texts, a.families, a.folds, a.seed)
         self.step(3 * n)
         profile, first = self._profile(texts, told, nothing, limits)
+        decodable = profile[self.main].grade == FOUND[0].grade
         records, units = self._texts(texts, told, first)
-        found = [*profile, *reading.of_texts(records, limits)]
+        found = [*profile, *reading.of_texts(records, decodable, limits)]
         tables: dict[str, Sequence[Record]] = {"texts": records, "units": units}
-        pictures: dict[str, Picture] = {"layers": reading.drawn_layers(profile)} if len(profile) > 1 else {}
+        pictures: dict[str, Picture] = {}
+        if self.model.net is not None and len(profile) > 1:
+            pictures["layers"] = reading.drawn_layers(profile)
         slots = self._slots(texts)
         self.step(2 * n)
         if slots is not None:
             one, random, context = slots
-            found += reading.of_slots(one, random, context, limits)
+            found += reading.of_slots(one, random, context, decodable, [*limits, *self._slot_limits(texts, one)])
             rows = reading.slot_rows(one, random, a.slots)
             tables |= {"slots": rows, "pairs": reading.pair_rows(one)}
-            pictures |= {"slots": reading.drawn_slots(rows, a.slots), "concordance": reading.drawn_concordance(one)}
+            pictures["slots"] = reading.drawn_slots(rows, a.slots)
+            if one.pairs.resolved.any():
+                pictures["concordance"] = reading.drawn_concordance(one)
         found[:] = [f for f in found if f.value is not None or f.grade == "NOT RESOLVABLE"]
         value, se = sample.summed(told.found.pointwise)
         probe = _whole(self.model, sample, a.families, a.seed, self.layer, value, se)
@@ -178,12 +191,17 @@ class _Run:
         if few is not None:
             said.append(few)
         if len(texts) < n:
-            most = f" or stand behind the first {self.audit.tokens:,} tokens" if self.audit.tokens else ""
+            most = f", or are beyond a sample of {self.audit.tokens:,} tokens" if self.audit.tokens else ""
             said.append(f"{n - len(texts)} of {n} texts are left out: they have fewer than two units{most}.")
+        if self.model.tokenizer is None and self.model.net is not None:
+            said.append("Without a tokenizer no token is known to be special but the one that the classifier reads.")
         if any(len(u) > 1 for t in texts for u in t.tokens):
             said.append("A unit is a sentence.")
         if not self._ranks(texts):
-            said.append(f"There are no slots: these need {FEWEST[self.audit.slots]} texts of at least three units.")
+            said.append(
+                f"There are no slots: these need {FEWEST[self.audit.slots]} texts of at least three units, not all of "
+                "which are predicted to be of one class."
+            )
         return said
 
     def _profile(
@@ -195,7 +213,9 @@ class _Run:
         names = (
             [place(i) for i in range(count)] if self.model.net is not None else ["word embeddings", "states"][-count:]
         )
-        main = self.layer if self.model.net is not None else count - 1
+        main = self.main = self.layer if self.model.net is not None else count - 1
+        most = told.sample.weights @ told.sample.p
+        most = float(-(most[most > 0] * np.log(most[most > 0])).sum())
         for i, name in enumerate(names):
             if i == main:
                 values, null = told.gain, nothing
@@ -211,11 +231,8 @@ class _Run:
             control = Estimate(null, None, value.n)
             found.append(reading.finding(
                 "information", value, control, reading.NATS, "outputs dealt to other texts",
-                f"A state that {name} reads tells {{value}} nats of the output, of at most "
-                f"{np.log(texts[0].p.size):.3f} (outputs of other texts: {{null}})."
-                if self.model.net is not None else
-                f"One of the {name} tells {{value}} nats of the output, of at most {np.log(texts[0].p.size):.3f} "
-                "(outputs of other texts: {null}).",
+                (f"A state that {name} reads" if self.model.net is not None else f"One of the {name}")
+                + f" tells {{value}} nats of the output, of at most {most:.3f} (outputs of other texts: {{null}}).",
                 graded(FOUND, value, control), name, limits,
             ))  # fmt: skip
             self.step(2 * len(self.batch))
@@ -226,11 +243,12 @@ class _Run:
     ) -> tuple[list[Record], list[Record]]:
         """A row per text and a row per unit."""
         records, units = [], []
+        deleted = set(np.random.default_rng([self.audit.seed, 5]).permutation(len(texts))[: self.deleted].tolist())
         for k, t in enumerate(texts):
             text = self.batch.rows([t.index])
             rng = generator_of(self.audit.seed, text)
             erased = None
-            if k < self.deleted:
+            if k in deleted:
                 erased = without_each(self.model, text, t.tokens)
                 self.step(1)
             gain, s = told.gain[k], told.told[k]
@@ -238,7 +256,7 @@ class _Run:
                 "text": t.index, "units": len(t.alpha), "prediction": self.model.labels[int(t.p.argmax())]
                 if len(self.model.labels) > 1 else int(t.p.argmax()), "probability": float(t.p.max()),
                 "special": t.special if self._has_specials(text) else None,
-                "even_special": 1 - len(t.alpha) / int(text.keep.sum()),
+                "even_special": None if t.special is None else 1 - len(t.alpha) / int(text.keep.sum()),
                 **_lift(t.alpha, gain, rng), **_agreement(t.alpha, s, told.twice[k], erased, rng),
                 **_skew(t.alpha, self.model.pooled, rng),
             })  # fmt: skip
@@ -249,25 +267,34 @@ class _Run:
         return text.tokens is not None and any(token.special for token in text.tokens[0])
 
     def _ranks(self, texts: Sequence[Seen]) -> int:
-        """The most slots, up to those asked for, that enough texts have; 0 if they have no three."""
-        lengths = np.array([len(t.alpha) for t in texts])
-        able = (r for r in range(self.audit.ranks, 2, -1) if (lengths >= r).sum() >= FEWEST[self.audit.slots])
-        return next(able, 0)
+        """The most slots, up to those asked for, that enough texts of two predictions have; 0 if not even three."""
+        lengths, best = np.array([len(t.alpha) for t in texts]), np.array([int(t.p.argmax()) for t in texts])
+        least = max(FEWEST[self.audit.slots], 2 * self.audit.folds)
+        for ranks in range(self.audit.ranks, 2, -1):
+            long = lengths >= ranks
+            if long.sum() >= least and len(np.unique(best[long])) > 1:
+                return ranks
+        return 0
+
+    def _slot_limits(self, texts: Sequence[Seen], slots: Slots) -> list[str]:
+        """Which texts have slots, if not all."""
+        n, ranks = slots.pointwise.shape
+        if n == len(texts):
+            return []
+        return [f"Slots are of the {n} of {len(texts)} texts that have at least {ranks} units."]
 
     def _slots(self, texts: Sequence[Seen]) -> tuple[Slots, Slots, list[float]] | None:
         """Slots by attention or position, others in a random order, and what the context of each text adds."""
         a, ranks = self.audit, self._ranks(texts)
         used = [t for t in texts if len(t.alpha) >= ranks]
-        if not ranks or len(used) < 2 * a.folds or len({int(t.p.argmax()) for t in used}) < 2:
+        if not ranks:
             return None
         alpha, p = [t.alpha for t in used], np.stack([t.p for t in used])
-        shuffled = [generator_of(a.seed, self.batch.rows([t.index])).permutation(t.alpha) for t in used]
+        rngs = [generator_of(a.seed + 1, self.batch.rows([t.index])) for t in used]
+        others = [rng.permutation(len(w))[:ranks] for w, rng in zip(alpha, rngs, strict=True)]
+        chosen = [np.arange(ranks)] * len(used)
         if a.slots == "rank":
-            chosen, others = ranked(alpha, ranks), ranked(shuffled, ranks)
-        else:
-            chosen = others = [np.arange(ranks)] * len(used)
-        random = [np.random.default_rng([a.seed, t.index]).permutation(len(t.alpha))[:ranks] for t in used]
-        others = others if a.slots == "rank" else random
+            chosen = [ranked(w, ranks, rng) for w, rng in zip(alpha, rngs, strict=True)]
         samples = [
             Sample.of(np.stack([t.h[order[r]] for t, order in zip(used, some, strict=True)]), p)
             for some in (chosen, others)

@@ -1,6 +1,7 @@
 """What every estimator gives, and what all of them refuse."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -67,6 +68,21 @@ class Sample:
             raise InputError("Each state has one group and one positive weight; other numbers of them were given.")
         return cls(states, probs, g, w / w.sum())
 
+    @cached_property
+    def classes(self) -> np.ndarray:
+        """The class of each text that is likeliest in the mean of its rows, [texts]."""
+        mean = np.zeros((self.texts, self.p.shape[1]))
+        np.add.at(mean, self.groups, self.p * self.weights[:, None])
+        return np.asarray(mean.argmax(1))
+
+    def dealt(self, texts: np.ndarray, hands: int, rng: np.random.Generator) -> np.ndarray:
+        """The hand, 0 to hands - 1, of each of these texts: at random, each class spread evenly over the hands."""
+        order = rng.permutation(len(texts))
+        order = order[np.argsort(self.classes[texts][order], kind="stable")]
+        dealt = np.empty(len(texts), dtype=int)
+        dealt[order] = np.arange(len(texts)) % hands
+        return dealt
+
     @property
     def texts(self) -> int:
         """How many groups there are."""
@@ -90,17 +106,18 @@ class Sample:
 
 
 def folds_of(sample: Sample, folds: int, seed: int) -> np.ndarray:
-    """The fold of each row, [n]: groups are dealt out at random, none is split."""
+    """The fold of each row, [n]: groups are dealt out at random, class by class, none is split."""
     if type(folds) is not int or folds < 2:
         raise InputError(f"Cross-fitting needs a whole number of at least 2 folds; seen {folds!r}.")
     if sample.texts < 2 * folds:
         raise Unanswerable(
             f"{folds} folds need at least {2 * folds} texts; seen {sample.texts}. Give more, or fewer folds."
         )
-    place = np.random.default_rng([seed, 0]).permutation(sample.texts)
-    return np.asarray((place % folds)[sample.groups])
+    dealt = sample.dealt(np.arange(sample.texts), folds, np.random.default_rng([seed, 0]))
+    return np.asarray(dealt[sample.groups])
 
 
-def log_prior(p: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """log of the weighted mean of p, floored where a class never occurs."""
-    return np.asarray(np.log(np.maximum(weights @ p / weights.sum(), 1e-12)))
+def log_prior(p: np.ndarray, weights: np.ndarray, texts: int) -> np.ndarray:
+    """log of the weighted mean of p over so many texts and half a text more for each class: none is impossible."""
+    total = weights @ p / weights.sum() * texts + 0.5
+    return np.asarray(np.log(total / total.sum()))

@@ -14,8 +14,8 @@ RATE, FALL, DECAY = 5e-3, 0.05, 1e-3
 EPOCHS, PATIENCE = 15, 4
 STEPS = 600
 """At most; large samples stop before all epochs are through."""
-JUDGED = 4000
-"""Held-out rows after which to stop are at most so many."""
+JUDGED, JUDGED_EVERY = 4000, 50
+"""Held-out rows after which to stop are at most so many, and are looked at after an epoch or so many steps."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,9 +41,7 @@ def networks(parts: Sequence[Part], checks: Sequence[Part], seed: int) -> list[L
     layers, as one network; trained by Adam and stopped where the loss on its part of `checks` is least."""
     if not parts:
         return []
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        members = _trained(parts, checks)
+    members = _trained(parts, checks, torch.Generator().manual_seed(seed))
     return [_mean(members[i : i + MEMBERS]) for i in range(0, len(members), MEMBERS)]
 
 
@@ -60,10 +58,10 @@ def _mean(members: Sequence[Layers]) -> Layers:
     )
 
 
-def _trained(parts: Sequence[Part], checks: Sequence[Part]) -> list[Layers]:
+def _trained(parts: Sequence[Part], checks: Sequence[Part], generator: torch.Generator) -> list[Layers]:
     """The members of the first part, then of the second, ...; those of a part see the same rows at each step."""
     k, (d, c) = len(parts) * MEMBERS, (parts[0].h.shape[1], parts[0].p.shape[1])
-    values = _begin(k, d, c)
+    values = _begin(k, d, c, generator)
     least = min(len(p.h) for p in parts)
     size = min(BATCH, max(16, least // 16), least)
     every = -(-least // size)  # steps of an epoch of the smallest
@@ -73,11 +71,11 @@ def _trained(parts: Sequence[Part], checks: Sequence[Part]) -> list[Layers]:
     held = _held(checks)
     best, late = torch.full((k,), float("inf")), torch.zeros(k)
     kept = [v.detach().clone() for v in values]
-    order = [torch.randperm(len(p.h)) for p in parts]
+    order = [torch.randperm(len(p.h), generator=generator) for p in parts]
     for step in range(steps):
         at = (step % every) * size
         if at == 0 and step:
-            order = [torch.randperm(len(p.h)) for p in parts]
+            order = [torch.randperm(len(p.h), generator=generator) for p in parts]
         some = [o[min(at, len(o) - size) :][:size] for o in order]
         h, p, w = (_several([getattr(one, key)[i] for one, i in zip(parts, some, strict=True)]) for key in "hpw")
         loss = -(w * (p * _logits(values, h).log_softmax(-1)).sum(-1)).mean(-1).sum()
@@ -85,7 +83,7 @@ def _trained(parts: Sequence[Part], checks: Sequence[Part]) -> list[Layers]:
         loss.backward()  # type: ignore[no-untyped-call]
         adam.step()
         fall.step()
-        if at + size >= least:
+        if (step + 1) % min(every, JUDGED_EVERY) == 0 or step == steps - 1:
             now = _losses(values, held)
             late = torch.where(now < best - 1e-4, torch.zeros_like(late), late + 1)
             for mine, v in zip(kept, values, strict=True):
@@ -101,11 +99,11 @@ def _several(rows: Sequence[Tensor]) -> Tensor:
     return torch.stack(list(rows)).repeat_interleave(MEMBERS, 0)
 
 
-def _begin(k: int, d: int, c: int) -> list[Tensor]:
+def _begin(k: int, d: int, c: int, generator: torch.Generator) -> list[Tensor]:
     """Weights [k, i, o] and biases [k, 1, o], as torch.nn.Linear begins them."""
     values = []
     for i, o in ((d, WIDTH), (WIDTH, WIDTH), (WIDTH, c)):
-        values += [(2 * torch.rand(k, *shape, o) - 1) / i**0.5 for shape in ((i,), (1,))]
+        values += [(2 * torch.rand(k, *shape, o, generator=generator) - 1) / i**0.5 for shape in ((i,), (1,))]
     return values
 
 

@@ -16,9 +16,12 @@ from pellucid.methods.pointwise import Probe
 Family = Literal["linear", "mlp"]
 FAMILIES: tuple[Family, ...] = ("linear", "mlp")
 STRENGTHS = (3e-3, 0.1, 3.0)
+LEAST = 1e-3
 ENOUGH = {"linear": 20, "mlp": 40}
 """Texts per dimension below which a family is known to miss much of what is there."""
-HELD_OUT = 0.2
+HELD_OUT = 5
+"""One in so many texts is held out to choose by."""
+FEWEST = 4
 CHOSEN_ON = 4000, 20
 """The strength and temperature of a linear probe are chosen on at most so many rows, or so many times their width."""
 AT_ONCE = 3e8
@@ -128,18 +131,23 @@ def _read(sample: Sample, fold: np.ndarray, probes: "Sequence[Probe]") -> Crossf
 
 
 def fitted(jobs: Sequence[tuple[Sample, np.ndarray]], families: Sequence[str] = FAMILIES, seed: int = 0) -> list[Probe]:
-    """The best probe for some rows (a mask [n]) of each sample: of a family, or the prior where no family beats it."""
-    split = [_Split.of(sample, rows, seed) for sample, rows in jobs]
-    layers: list[Layers | None] = [None] * len(jobs)
-    if "mlp" in families:
-        layers = list(networks([s.part for s in split], [s.check for s in split], seed))
-    made = []
-    for one, layer in zip(split, layers, strict=True):
-        candidates = [] if layer is None else [one.scaled("mlp", layer)]
-        if "linear" in families:
-            candidates.append(one.best_linear())
-        made.append(one.chosen(candidates))
-    return made
+    """The best probe for some rows (a mask [n]) of each sample: of a family, or the prior where no family beats it, or
+    there are fewer than FEWEST texts."""
+    # the caller's inference mode or autocast must not reach the fits
+    with torch.inference_mode(False), torch.enable_grad(), torch.autocast("cpu", enabled=False):
+        split = [_Split.of(sample, rows, seed) for sample, rows in jobs]
+        able = [i for i, one in enumerate(split) if one.texts >= FEWEST]
+        layers: dict[int, Layers] = {}
+        if "mlp" in families:
+            made = networks([split[i].part for i in able], [split[i].check for i in able], seed)
+            layers = dict(zip(able, made, strict=True))
+        found = []
+        for i, one in enumerate(split):
+            candidates = [one.scaled("mlp", layers[i])] if i in layers else []
+            if "linear" in families and i in able:
+                candidates += one.best_linear()
+            found.append(one.chosen(candidates))
+        return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,6 +156,8 @@ class _Split:
 
     sample: Sample
     rows: np.ndarray
+    held: np.ndarray
+    texts: int
     center: np.ndarray
     spread: np.ndarray
     part: Part
@@ -157,36 +167,40 @@ class _Split:
     def of(cls, sample: Sample, rows: np.ndarray, seed: int) -> "_Split":
         texts = np.unique(sample.groups[rows])
         rng = np.random.default_rng([seed, 2, len(texts), int(texts.sum())])
-        held = np.isin(sample.groups, rng.permutation(texts)[: max(1, round(HELD_OUT * len(texts)))]) & rows
+        held = np.isin(sample.groups, texts[sample.dealt(texts, HELD_OUT, rng) == 0]) & rows
         used = rows & ~held
         center, spread = sample.h[used].mean(0), sample.h[used].std(0)
         # what does not vary says nothing
         spread = np.where(spread > 1e-9 * np.maximum(1.0, np.abs(center)), spread, np.inf)
         parts = [Part.of((sample.h[at] - center) / spread, sample.p[at], sample.weights[at]) for at in (used, held)]
-        return cls(sample, rows, center, spread, *parts)
+        return cls(sample, rows, held, len(texts), center, spread, *parts)
 
     def scaled(self, family: str, layers: Layers) -> tuple[float, Probe]:
-        """The loss on held-out texts at the temperature that is best there, and the probe."""
+        """The loss on held-out texts at the temperature that is best there, and the probe. The temperature is at least
+        1: a few texts that happen to be easy would call for certainty."""
         from scipy.optimize import minimize_scalar
 
         z = _run(layers, self.check.h.double())
         best = minimize_scalar(
-            lambda t: self.check.loss((z / np.exp(t)).log_softmax(-1)), bounds=(-2.5, 4.0), method="bounded"
+            lambda t: self.check.loss((z / np.exp(t)).log_softmax(-1)), bounds=(0.0, 4.0), method="bounded"
         )
         return float(best.fun), self._probe(family, layers, float(np.exp(best.x)))
 
-    def best_linear(self) -> tuple[float, Probe]:
-        """Logistic regression of the best strength, fitted again on all rows with the temperature found before."""
+    def best_linear(self) -> list[tuple[float, Probe]]:
+        """Logistic regression of the best strength, fitted again on all rows with the temperature found before; none
+        where only one class is to be seen."""
         part, most = self.part, max(CHOSEN_ON[0], CHOSEN_ON[1] * self.part.h.shape[1])
         if len(part.h) > most:
             some = torch.from_numpy(np.random.default_rng(0).permutation(len(part.h))[:most])
             part = Part(part.h[some], part.p[some], part.w[some])
+        if len((part.p > LEAST).any(0).nonzero()) < 2:
+            return []
         tried = [self.scaled("linear", linear(part, c)) for c in STRENGTHS]
         at = int(np.argmin([loss for loss, _ in tried]))
         loss, probe = tried[at]
         s = self.sample
         whole = Part.of((s.h[self.rows] - self.center) / self.spread, s.p[self.rows], s.weights[self.rows])
-        return loss, self._probe("linear", linear(whole, STRENGTHS[at]), probe.temperature)
+        return [(loss, self._probe("linear", linear(whole, STRENGTHS[at]), probe.temperature))]
 
     def chosen(self, candidates: Sequence[tuple[float, Probe]]) -> Probe:
         """The candidate of the least loss, or the prior unless the gain is more than half its own standard error:
@@ -195,17 +209,17 @@ class _Split:
         if not candidates:
             return nothing
         best = min(candidates, key=lambda c: c[0])[1]
-        z = _run(best.layers, self.check.h.double()) / best.temperature
-        prior = torch.from_numpy(log_prior(self.part.p.double().numpy(), self.part.w.double().numpy()))
-        gain = (self.check.p * (z.log_softmax(-1) - prior)).sum(-1)
-        w = self.check.w / self.check.w.sum()
-        mean = float((gain * w).sum())
-        noise = float((((gain - mean) * w) ** 2).sum().sqrt())
+        s, used = self.sample, self.rows & ~self.held
+        prior = log_prior(s.p[used], s.weights[used], len(np.unique(s.groups[used])))
+        log_q = best.log_probabilities(torch.from_numpy(s.h[self.held])).numpy()
+        gain, w = (s.p[self.held] * (log_q - prior)).sum(1), s.weights[self.held] / s.weights[self.held].sum()
+        mean = float(gain @ w)
+        noise = float(np.sqrt((np.bincount(s.groups[self.held], (gain - mean) * w) ** 2).sum()))
         return best if mean > 0.5 * noise else nothing
 
     def _probe(self, family: str, layers: Layers, temperature: float) -> Probe:
         s, rows = self.sample, self.rows
-        prior = torch.from_numpy(log_prior(s.p[rows], s.weights[rows]))
+        prior = torch.from_numpy(log_prior(s.p[rows], s.weights[rows], self.texts))
         center, spread = torch.from_numpy(self.center), torch.from_numpy(self.spread)
         return Probe(center, spread, layers, temperature, prior, {"family": family})
 
@@ -217,13 +231,13 @@ def _run(layers: Layers, x: Tensor) -> Tensor:
 
 
 def linear(part: Part, strength: float) -> Layers:
-    """Logistic regression on soft targets: each row once per class that it may be, by its probability."""
+    """Logistic regression on soft targets: each row once for each class of more than LEAST probability, weighted so."""
     try:
         from sklearn.linear_model import LogisticRegression
     except ImportError as e:
         raise MissingExtra("The linear probe needs scikit-learn: pip install 'pellucid[info]'.") from e
 
-    rows, classes = (part.p > 1e-4).nonzero(as_tuple=True)
+    rows, classes = (part.p > LEAST).nonzero(as_tuple=True)
     counts = part.p[rows, classes] * part.w[rows]
     model = LogisticRegression(C=strength, max_iter=200, tol=1e-3)
     model.fit(part.h[rows].numpy(), classes.numpy(), sample_weight=counts.numpy())

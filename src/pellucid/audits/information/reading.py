@@ -24,6 +24,8 @@ MEASURED = "MEASURED"
 RESOLVABLE = 0.5
 """No tau within texts is told unless at least this share of them is resolved; no order of slots is, unless halves of
 the texts agree on it by at least this tau."""
+ENOUGH_PAIRS = 0.1
+"""Of the pairs of slots, below which no concordance is graded: one in twenty passes for resolved by chance."""
 NATS, TAU, SHARE = "nats", "Kendall's tau-b", "share of texts"
 _ORDER = "the same weights in a random order over the units"
 _FOLLOWS = (
@@ -31,6 +33,10 @@ _FOLLOWS = (
     Rule("PARTLY FOLLOWS", above_control=True),
     Rule("DOES NOT FOLLOW"),
 )
+
+
+TINY = 1e-9
+"""Nats within which a lift is none."""
 
 
 @dataclass(frozen=True)
@@ -48,11 +54,7 @@ class Quantity:
     share: bool = False
 
 
-LIFT = (
-    Rule("GOES WHERE DECODABLE", least=0.0, above_control=True),
-    Rule("GOES ELSEWHERE", most=0.0),
-    Rule("NO DIFFERENCE"),
-)
+LIFT = (Rule("GOES WHERE DECODABLE", least=TINY, above_control=True), Rule("GOES ELSEWHERE", most=-TINY))
 QUANTITIES = (
     Quantity("lift", "lift", "random_lift", NATS, _ORDER,
              "Attention weighs states that tell {value} nats more of the output than a state of the text does on "
@@ -84,7 +86,7 @@ LIMITS = (
     "A probe finds at least what its family can see: what it does not find may be there.",
     "This checkpoint alone: another seed of the same model may come out otherwise.",
 )
-SLOTS_LIMIT = "Intervals over slots resample texts; probes are not fitted again."
+SLOTS_LIMIT = "Intervals, halves and resolved pairs of slots are over texts; the probes' own noise is not in them."
 
 
 def _said(x: float | None) -> str:
@@ -109,35 +111,46 @@ def column(texts: Sequence[Record], name: str, share: bool = False) -> Estimate:
     return over_texts([[t[name]] for t in texts if t.get(name) is not None], share=share)
 
 
-def of_texts(texts: Sequence[Record], limits: Sequence[str]) -> list[Finding]:
-    """The quantities of texts, the within-text agreement with its gate, and the skew of attention."""
+def _lift(value: Estimate, null: Estimate) -> str:
+    """The grade of a lift: beyond that of a random order, on the one side or the other."""
+    grade = graded((*LIFT, Rule("NO DIFFERENCE")), value, null)
+    below = null.interval is None or value.interval is None or value.interval[1] < null.interval[0]
+    return "NO DIFFERENCE" if grade == LIFT[1].grade and not below else grade
+
+
+def of_texts(texts: Sequence[Record], decodable: bool, limits: Sequence[str]) -> list[Finding]:
+    """The quantities of texts, the within-text agreement with its gate, and the skew of attention.
+
+    decodable: whether there is any information that attention could go to.
+    """
     found = []
     for q in QUANTITIES:
         value, null = column(texts, q.column, q.share), column(texts, q.null, q.share)
         if value.n:
-            grade = graded(q.grades, value, null)
+            grade = _lift(value, null) if q.name == "lift" else graded(q.grades, value, null)
+            grade = "NOTHING FOUND" if q.name == "lift" and not decodable else grade
             found.append(finding(q.name, value, null, q.unit, q.control, q.reading, grade, q.where, limits))
-    return [*found[:1], *_within(texts, limits), *found[1:], *_skew(texts, limits)]
+    return [*found[:1], *_within(texts, decodable, limits), *found[1:], *_skew(texts, limits)]
 
 
-def _within(texts: Sequence[Record], limits: Sequence[str]) -> list[Finding]:
+def _within(texts: Sequence[Record], decodable: bool, limits: Sequence[str]) -> list[Finding]:
     """Attention against information within texts, if enough texts are resolved; and how much could be hoped for."""
     share = column(texts, "resolved", share=True)
     clear = [t for t in texts if t["resolved"]]
     found, null, most = (column(clear, name) for name in ("tau", "random_tau", "tau_ceiling"))
     counts = {"texts resolved": len(clear), "texts not resolved": len(texts) - len(clear)}
-    able = share.value is not None and share.value >= RESOLVABLE and found.n >= min(ENOUGH, share.n)
+    able = decodable and share.value is not None and share.value >= RESOLVABLE and found.n >= min(ENOUGH, share.n)
     if able:
         grade = graded(_FOLLOWS, found, null)
         reading = (
             "Attention and the information of states agree within texts with tau {value} (random order: {null}); two "
-            f"probes of the same states agree with tau {_said(most.value)}, so more than that cannot be hoped for."
+            f"probes, each from half of the texts, agree with each other with tau {_said(most.value)}."
         )
     else:
         grade, found = "NOT RESOLVABLE", Estimate(None, None, share.n)
         reading = (
-            f"Only in {_said(share.value)} of the texts do states differ by more than two probes of them do: no order "
-            "by information can be told."
+            f"In {_said(share.value)} of the texts states differ by more than twice what two probes of them do"
+            + (": too few to tell an order by information." if decodable else ", but nothing is decodable at all.")
         )
     return [
         finding("tau_information", found, null, TAU, _ORDER, reading, grade, "", limits, counts),
@@ -163,12 +176,14 @@ def _skew(texts: Sequence[Record], limits: Sequence[str]) -> list[Finding]:
     return found
 
 
-def of_slots(slots: Slots, random: Slots, context: Sequence[float], limits: Sequence[str]) -> list[Finding]:
+def of_slots(
+    slots: Slots, random: Slots, context: Sequence[float], decodable: bool, limits: Sequence[str]
+) -> list[Finding]:
     """Order, preservation and concordance of slots, beside slots in a random order of the same weights."""
     ranks = slots.pointwise.shape[1]
     limits = [*limits, SLOTS_LIMIT]
     most, order, null = slots.ceiling(), slots.over(tau), random.over(tau)
-    resolvable = most.value is not None and most.value >= RESOLVABLE
+    resolvable = decodable and most.value is not None and most.value >= RESOLVABLE
     grade = graded(_FOLLOWS, order, null) if resolvable else "NOT RESOLVABLE"
     told = (
         f"Over {ranks} slots mean attention and information agree with tau {{value}} (random order: {{null}}); halves "
@@ -188,7 +203,7 @@ def of_slots(slots: Slots, random: Slots, context: Sequence[float], limits: Sequ
         finding("concordance", agree, chance, "share of resolved pairs", "chance",
                 "Of the pairs of slots whose information differs beyond its error, {value} are in the order of their "
                 "attention (chance: {null}).",
-                MEASURED if agree.value is not None else "NOT RESOLVABLE", "", limits, counts),
+                MEASURED if pairs.resolved.mean() >= ENOUGH_PAIRS else "NOT RESOLVABLE", "", limits, counts),
         finding("resolved_pairs", share[0], share[1], "share of pairs", _ORDER,
                 "{value} of the pairs of slots are resolved (random order: {null}).", limits=limits, counts=counts),
         finding("preserved", slots.over(preserved), random.over(preserved), NATS, _ORDER,

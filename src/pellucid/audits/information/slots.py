@@ -1,6 +1,6 @@
 """Slots: the states that hold the largest, second largest, ... weight of their text, and the information in each."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -144,6 +144,7 @@ def by_difference(pairs: Pairs) -> list[dict[str, float | int | None]]:
     return rows
 
 
-def ranked(alpha: Sequence[np.ndarray], most: int) -> list[np.ndarray]:
-    """For each text, which units hold its `most` largest weights, largest first; ties in the order of the text."""
-    return [np.argsort(-a, kind="stable")[:most] for a in alpha]
+def ranked(alpha: np.ndarray, most: int, rng: np.random.Generator) -> np.ndarray:
+    """Which units of a text hold its `most` largest weights [u], largest first; ties in random order."""
+    order = rng.permutation(len(alpha))
+    return np.asarray(order[np.argsort(-alpha[order], kind="stable")][:most])

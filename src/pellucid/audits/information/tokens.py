@@ -28,7 +28,7 @@ class Seen:
 
     h [u, d]: states that attention reads; first [u, e]: the first layer's, or word embeddings; layers: of some units,
     `some`, the states that each layer's attention reads. alpha [u]: attention, scaled to one over the units; special:
-    what special tokens have. p [c]: probabilities; tokens: the unit's tokens, by number.
+    what special tokens have, None where units are sentences. p [c]: probabilities; tokens: a unit's, by number.
     """
 
     index: int
@@ -37,7 +37,7 @@ class Seen:
     layers: tuple[np.ndarray, ...]
     some: np.ndarray
     alpha: np.ndarray
-    special: float
+    special: float | None
     p: np.ndarray
     tokens: tuple[tuple[int, ...], ...]
     names: tuple[str, ...]
@@ -57,27 +57,33 @@ def probabilities(model: Model, logits: torch.Tensor) -> np.ndarray:
     return np.concatenate([1 - found, found], 1) if found.shape[1] == 1 else found
 
 
-def seen(model: Model, batch: Batch, layer: int, most: int | None, tick: Callable[[int], None]) -> list[Seen]:
-    """Every text of at least two units, until there are `most` units (None: all of them)."""
-    texts = len(batch) if most is None else _texts_within(batch, most)
+def seen(
+    model: Model, batch: Batch, layer: int, most: int | None, seed: int, tick: Callable[[int], None]
+) -> list[Seen]:
+    """Every text of at least two units that get attention; of more than `most` tokens a sample of the texts."""
+    taken = np.arange(len(batch)) if most is None else _within(batch, most, seed)
+    texts, lengths = len(taken), batch.lengths
     quota, done = 0, 0
     found: list[Seen] = []
-    for rows in _chunks(batch.lengths[:texts]):
+    for places in _chunks([lengths[i] for i in taken]):
+        rows = taken[places].tolist()
         part = batch.rows(rows)
         read = states(model, part, layer, every=True)
         quota = quota or max(2, int(PROFILE / (4 * sum(h.shape[-1] for h in read.layers)) / texts))
         p = probabilities(model, read.logits)
         for i, row in enumerate(rows):
-            one = _one(part, read, p[i], i, row, quota)
+            one = _one(part, read, p[i], i, row, quota, seed)
             found += [] if one is None else [one]
         done += len(rows)
         tick(done)
     return sorted(found, key=lambda s: s.index)
 
 
-def _texts_within(batch: Batch, most: int) -> int:
-    """How many of the first texts hold `most` tokens; at least one."""
-    return max(1, int((batch.keep.sum(-1).cumsum(0) <= most).sum()))
+def _within(batch: Batch, most: int, seed: int) -> np.ndarray:
+    """Texts that hold `most` tokens together, drawn at random, in their order; all of them if they do."""
+    order = np.random.default_rng([seed, 4]).permutation(len(batch))
+    count = batch.keep.sum(-1).cpu().numpy()[order].cumsum()
+    return np.sort(order[: max(1, int((count <= most).sum()))])
 
 
 def _chunks(lengths: Sequence[int]) -> Iterator[list[int]]:
@@ -92,7 +98,7 @@ def _chunks(lengths: Sequence[int]) -> Iterator[list[int]]:
         yield rows
 
 
-def _one(batch: Batch, read: States, p: np.ndarray, i: int, index: int, quota: int) -> Seen | None:
+def _one(batch: Batch, read: States, p: np.ndarray, i: int, index: int, quota: int, seed: int) -> Seen | None:
     assert batch.tokens is not None
     at = (read.keep[i] & ~read.special[i]).nonzero()[:, 0]
     if len(at) < 2:
@@ -100,9 +106,11 @@ def _one(batch: Batch, read: States, p: np.ndarray, i: int, index: int, quota: i
     tokens, names = _units(batch, read, i, at.tolist())
     alpha = read.alpha[i, at].double().cpu().numpy()
     mass = float(alpha.sum())
+    if mass <= 0:
+        return None
     some = np.arange(len(at))
     if len(at) > quota:
-        some = np.sort(np.random.default_rng(index).choice(len(at), quota, replace=False))
+        some = np.sort(np.random.default_rng([seed, index]).choice(len(at), quota, replace=False))
 
     def states_of(h: torch.Tensor, rows: np.ndarray) -> np.ndarray:
         return h[i, at[torch.as_tensor(rows, device=at.device)]].float().cpu().numpy()
@@ -114,8 +122,8 @@ def _one(batch: Batch, read: States, p: np.ndarray, i: int, index: int, quota: i
         states_of(read.layers[0], every) if len(read.layers) > 1 else None,
         tuple(states_of(h, some) for h in read.layers),
         some,
-        alpha / mass if mass > 0 else np.full(len(at), 1 / len(at)),
-        1 - mass,
+        alpha / mass,
+        None if read.pooling is not None and read.pooling.of_sentences else 1 - mass,
         p,
         tokens,
         names,
@@ -186,10 +194,12 @@ def _divergence(log_q: np.ndarray, log_prior: np.ndarray) -> np.ndarray:
 
 def _twice(sample: Sample, families: Sequence[str], folds: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """`told` [n] by two probes for each fold, from disjoint halves of the other folds' texts."""
-    fold = folds_of(sample, folds, seed)
-    half = np.random.default_rng([seed, 3]).permutation(sample.texts)[sample.groups] % 2 == 0
+    fold, half, rng = folds_of(sample, folds, seed), np.zeros(sample.texts, dtype=int), np.random.default_rng([seed, 3])
+    for k in range(folds):
+        texts = np.unique(sample.groups[fold == k])
+        half[texts] = (sample.dealt(texts, 2, rng) + k) % 2  # an odd one goes to either side in turn
     found = []
-    for side in (half, ~half):
+    for side in (half[sample.groups] == 0, half[sample.groups] == 1):
         told = np.zeros(len(fold))
         for k, probe in enumerate(fitted([(sample, side & (fold != k)) for k in range(folds)], families, seed)):
             log_q = probe.log_probabilities(torch.from_numpy(sample.h[fold == k])).numpy()
@@ -200,12 +210,14 @@ def _twice(sample: Sample, families: Sequence[str], folds: int, seed: int) -> tu
 
 def resolved(told: np.ndarray, twice: tuple[np.ndarray, np.ndarray]) -> bool:
     """Whether a text's scores differ over its units by CLEAR times what two probes differ by."""
+    if any(np.ptp(one) == 0 for one in twice):  # a probe that tells nothing cannot tell units apart
+        return False
     between = float(np.sqrt(((twice[0] - twice[1]) ** 2).mean() / 2))
     return bool(told.std(ddof=1) > CLEAR * between)
 
 
 def without_each(model: Model, text: Batch, units: Sequence[Sequence[int]]) -> np.ndarray:
-    """How far the probabilities move, in total variation [u], when each unit of one text is deleted from it."""
+    """How far the probabilities move, in total variation [u], when each of several units of one text is deleted."""
     real = text.keep[0].nonzero()[:, 0]
     longest, rows = len(real), len(units)
     ids, keep = text.input_ids.new_zeros(rows + 1, longest), torch.zeros(rows + 1, longest, dtype=torch.bool)
@@ -215,12 +227,10 @@ def without_each(model: Model, text: Batch, units: Sequence[Sequence[int]]) -> n
         ids[i, : len(left)], keep[i, : len(left)] = text.input_ids[0, left], True
         if types is not None and text.token_type_ids is not None:
             types[i, : len(left)] = text.token_type_ids[0, left]
-    some = [i for i in range(rows + 1) if bool(keep[i].any())]
-    p = np.full((rows + 1, 0), np.nan)
-    for at in range(0, len(some), step := max(1, TOGETHER // longest)):
-        part = some[at : at + step]
+    parts = []
+    for at in range(0, rows + 1, step := max(1, TOGETHER // longest)):
+        part = slice(at, at + step)
         given = Batch(ids[part], keep[part].to(ids.device), None if types is None else types[part])
-        made = probabilities(model, model.logits(given))
-        p = np.full((rows + 1, made.shape[1]), np.nan) if not p.shape[1] else p
-        p[part] = made
+        parts.append(probabilities(model, model.logits(given)))
+    p = np.concatenate(parts)
     return np.asarray(np.abs(p[1:] - p[0]).sum(1) / 2)
