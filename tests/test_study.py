@@ -231,11 +231,11 @@ def test_a_study_that_was_broken_off_goes_on(source: Path, tmp_path: Path, monke
     file = written(tmp_path, source, HEAD.replace("[0, 1]", "[0]"), DATA, MODELS)
     train, calls = cells.train, []
 
-    def second_ends(config: Any, folder: Path, *rest: Any) -> Card:
+    def second_ends(config: Any, folder: Path, *rest: Any, begin: Path | None) -> Card:
         calls.append(folder.name)
         if folder.name == "films-bert-0" and calls.count(folder.name) == 1:
             raise KeyboardInterrupt
-        return train(config, folder, *rest)
+        return train(config, folder, *rest, begin=begin)
 
     monkeypatch.setattr(cells, "train", second_ends)
     with pytest.raises(KeyboardInterrupt):
@@ -349,6 +349,12 @@ def test_a_cell_that_begins_from_another(source: Path, tmp_path: Path) -> None:
     assert torch.equal(tables["films-plain-1"], tables["films-begun-1"])
     assert not torch.equal(tables["films-plain-0"], tables["films-begun-1"])
     assert study(asked, tmp_path / "out").measured == 0
+    (tmp_path / "out").rename(tmp_path / "moved")
+    more = written(tmp_path, source, HEAD.replace("control = true", ""), DATA, BEGUN.format(begin="plain"), SMALL,
+                   '[[audits]]\nname = "erasure"\ntexts = 10\nmodels = ["begun"]\n')  # fmt: skip
+    again = study(read_study(more), tmp_path / "moved")
+    assert (again.measured, again.failures) == (2, {})
+    assert "moved" not in (tmp_path / "moved" / "cells" / "films-begun-0" / "card.json").read_text()
 
 
 @pytest.mark.parametrize("begin", ["plane", "begun", "tfidf"])
