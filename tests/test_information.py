@@ -119,7 +119,7 @@ def test_rows_of_one_text_share_a_fold_and_weights_count() -> None:
     # texts repeated row by row tell no more than once
     twice = probe_information(np.repeat(h, 3, 0), np.repeat(p, 3, 0), np.repeat(np.arange(len(h)), 3), null=False)
     once = probe_information(h, p, null=False)
-    assert twice.se == pytest.approx(once.se, rel=0.25)
+    assert twice.se == pytest.approx(once.se, rel=0.4)
     assert twice.n == once.n == len(h)
 
 

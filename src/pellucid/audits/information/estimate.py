@@ -13,9 +13,9 @@ class Information:
     """An estimate of I(H; Y) in nats, Y a class drawn from each row's probabilities.
 
     value: may be slightly negative where there is nothing; it is never clipped. se: standard error over groups (texts),
-    or None where the estimator has none. n: groups. null: the same estimator on labels permuted over groups. warning:
-    where the number is not to be trusted, or None. pointwise [rows]: what each row adds, whose mean is the value, or
-    None. method: the estimator, and what it chose.
+    of a cross-fit over folds if that is larger, or None where the estimator has none. n: groups. null: the same
+    estimator on labels permuted over groups. warning: where the number is not to be trusted, or None. pointwise
+    [rows]: what each row adds, whose mean is the value, or None. method: the estimator, and what it chose.
     """
 
     value: float

@@ -62,20 +62,25 @@ def probe_information(
 
 @dataclass(frozen=True, eq=False)
 class Crossfit:
-    """What probes of other texts say of each row: log q and log prior [n, c], pointwise [n] the mean gain; chosen: the
-    family of each fold."""
+    """What probes of other texts say of each row: log q and log prior [n, c], pointwise [n] the mean gain; fold [n],
+    and the family chosen in each."""
 
     log_q: np.ndarray
     log_prior: np.ndarray
     pointwise: np.ndarray
+    fold: np.ndarray
     chosen: tuple[str, ...]
 
 
 def information(
     sample: Sample, found: Crossfit, families: Sequence[str] = FAMILIES, null: float | None = None
 ) -> Information:
-    """A cross-fit as an estimate."""
+    """A cross-fit as an estimate. Its standard error is that over texts, or that over folds if this is larger: each
+    fold has a fit of its own, whose noise the texts do not show."""
     value, se = sample.summed(found.pointwise)
+    weight = np.bincount(found.fold, sample.weights)
+    folds = np.bincount(found.fold, sample.weights * found.pointwise) / weight
+    se = max(se or 0.0, float(folds.std(ddof=1) / np.sqrt(len(folds))))
     told = ", ".join(f"{name} in {found.chosen.count(name)}" for name in dict.fromkeys(found.chosen))
     method = f"probe ({told} of {len(found.chosen)} folds)"
     return Information(value, se, sample.texts, null, small(sample, families), found.pointwise, method)
@@ -127,7 +132,7 @@ def _read(sample: Sample, fold: np.ndarray, probes: "Sequence[Probe]") -> Crossf
         log_q[fold == k] = probe.log_probabilities(torch.from_numpy(sample.h[fold == k])).numpy()
         prior[fold == k] = probe.log_prior.numpy()
     chosen = tuple(probe.about["family"] for probe in probes)
-    return Crossfit(log_q, prior, (sample.p * (log_q - prior)).sum(1), chosen)
+    return Crossfit(log_q, prior, (sample.p * (log_q - prior)).sum(1), fold, chosen)
 
 
 def fitted(jobs: Sequence[tuple[Sample, np.ndarray]], families: Sequence[str] = FAMILIES, seed: int = 0) -> list[Probe]:
