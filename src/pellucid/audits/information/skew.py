@@ -24,7 +24,7 @@ def gini(alpha: np.ndarray) -> np.ndarray:
     """Gini's coefficient: 0 is even, 1 - 1/u is all on one unit."""
     ordered, u = np.sort(alpha, -1), alpha.shape[-1]
     balance = 2 * np.arange(1, u + 1) - u - 1
-    return np.asarray((balance * ordered).sum(-1) / (u * ordered.sum(-1)))
+    return np.asarray(np.round((balance * ordered).sum(-1) / (u * ordered.sum(-1)), 12))  # even is 0, not 1e-17
 
 
 def top_mass(alpha: np.ndarray) -> np.ndarray:
