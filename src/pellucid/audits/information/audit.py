@@ -14,6 +14,7 @@ from pellucid.audits.information.slots import Slots, ranked
 from pellucid.audits.information.tokens import (
     ReadPooled,
     Seen,
+    divergence,
     pooled,
     read_pooled,
     resolved,
@@ -226,7 +227,7 @@ class _Run:
                 ends = np.cumsum(np.bincount(sample.groups))[:-1]
                 values, null = np.split(one.pointwise, ends), float(sample.weights @ other.pointwise)
                 if i == 0:
-                    first = list(np.split(_told(one), ends))
+                    first = list(np.split(divergence(one.log_q, one.log_prior), ends))
             value = over_texts([[float(v.mean())] for v in values])
             control = Estimate(null, None, value.n)
             found.append(reading.finding(
@@ -310,10 +311,6 @@ class _Run:
 def _states(i: int) -> Callable[[Seen], np.ndarray]:
     """States that layer i reads: of all units in the first, of a sample in the others."""
     return lambda t: t.first if i == 0 and t.first is not None else t.layers[i]
-
-
-def _told(found: Any) -> np.ndarray:
-    return np.asarray((np.exp(found.log_q) * (found.log_q - found.log_prior)).sum(1))
 
 
 def _lift(alpha: np.ndarray, gain: np.ndarray, rng: np.random.Generator) -> Record:

@@ -182,13 +182,14 @@ def read_pooled(texts: Sequence[Seen], families: Sequence[str], folds: int, seed
         found,
         np.split(found.pointwise, ends),
         np.split(best, ends),
-        np.split(_divergence(found.log_q, found.log_prior), ends),
+        np.split(divergence(found.log_q, found.log_prior), ends),
         list(zip(np.split(a, ends), np.split(b, ends), strict=True)),
     )
     return made, float(sample.weights @ nothing.pointwise)
 
 
-def _divergence(log_q: np.ndarray, log_prior: np.ndarray) -> np.ndarray:
+def divergence(log_q: np.ndarray, log_prior: np.ndarray) -> np.ndarray:
+    """KL(q || prior) of each row, [n]: how much a probe says, of whatever class."""
     return np.asarray((np.exp(log_q) * (log_q - log_prior)).sum(1))
 
 
@@ -203,7 +204,7 @@ def _twice(sample: Sample, families: Sequence[str], folds: int, seed: int) -> tu
         told = np.zeros(len(fold))
         for k, probe in enumerate(fitted([(sample, side & (fold != k)) for k in range(folds)], families, seed)):
             log_q = probe.log_probabilities(torch.from_numpy(sample.h[fold == k])).numpy()
-            told[fold == k] = _divergence(log_q, probe.log_prior.numpy())
+            told[fold == k] = divergence(log_q, probe.log_prior.numpy())
         found.append(told)
     return found[0], found[1]
 
