@@ -8,8 +8,8 @@ import numpy as np
 
 from pellucid.audits.audit import Audit, Tick, generator_of, register
 from pellucid.audits.information import reading, skew
-from pellucid.audits.information.estimate import Sample
-from pellucid.audits.information.probe import FAMILIES, Family, crossfitted, fitted, small
+from pellucid.audits.information.estimate import Information, Sample
+from pellucid.audits.information.probe import FAMILIES, Family, crossfitted, fitted, information, small
 from pellucid.audits.information.slots import Slots, ranked
 from pellucid.audits.information.tokens import (
     ReadPooled,
@@ -114,16 +114,19 @@ def fit_probe(
     at = layer_of(model, "fit_probe", layer, None)
     texts = seen(model, batch.to(model.device), at, None, seed, lambda done: None)
     sample = _enough(texts, 5)
-    value, se = sample.summed(crossfitted([sample], families, 5, seed)[0].pointwise)
-    return _whole(model, sample, families, seed, at, value, se)
+    found = information(sample, crossfitted([sample], families, 5, seed)[0], families)
+    return _whole(model, sample, families, seed, at, found)
 
 
-def _whole(
-    model: Model, sample: Sample, families: Sequence[str], seed: int, layer: int, value: float, se: float | None
-) -> Probe:
+def _whole(model: Model, sample: Sample, families: Sequence[str], seed: int, layer: int, found: Information) -> Probe:
+    """The probe of all rows, with what a cross-fit found."""
     probe = fitted([(sample, np.ones(len(sample.h), dtype=bool))], families, seed)[0]
     probe.about.update(
-        layer=layer, weights=model.fingerprint.sha256, texts=sample.texts, information=value, standard_error=se
+        layer=layer,
+        weights=model.fingerprint.sha256,
+        texts=sample.texts,
+        information=found.value,
+        standard_error=found.se,
     )
     return probe
 
@@ -181,8 +184,8 @@ class _Run:
             if one.pairs.resolved.any():
                 pictures["concordance"] = reading.drawn_concordance(one)
         found[:] = [f for f in found if f.value is not None or f.grade == "NOT RESOLVABLE"]
-        value, se = sample.summed(told.found.pointwise)
-        probe = _whole(self.model, sample, a.families, a.seed, self.layer, value, se)
+        whole = information(sample, told.found, a.families)
+        probe = _whole(self.model, sample, a.families, a.seed, self.layer, whole)
         self.step(self.total - self.done)
         return Findings(found, a.name, tables, pictures, files={"probe.safetensors": probe.to_bytes()})
 
