@@ -63,7 +63,7 @@ def test_the_probe_finds_nothing_where_there_is_nothing() -> None:
 
 def test_the_interval_covers_the_truth() -> None:
     """30 draws here; 100 of each case in examples/information_truths.py."""
-    found = [probe_information(*shifted(2000, 2, np.random.default_rng(1000 + s)), null=False) for s in range(30)]
+    found = [probe_information(*shifted(2000, 2, np.random.default_rng(s)), null=False) for s in range(30)]
     assert sum(f.interval[0] <= 0.3 <= f.interval[1] for f in found) >= 26
 
 
@@ -119,7 +119,7 @@ def test_rows_of_one_text_share_a_fold_and_weights_count() -> None:
     # texts repeated row by row tell no more than once
     twice = probe_information(np.repeat(h, 3, 0), np.repeat(p, 3, 0), np.repeat(np.arange(len(h)), 3), null=False)
     once = probe_information(h, p, null=False)
-    assert twice.se == pytest.approx(once.se, rel=0.4)
+    assert twice.se == pytest.approx(once.se, rel=0.25)
     assert twice.n == once.n == len(h)
 
 
