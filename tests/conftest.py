@@ -7,7 +7,8 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 from jaxtyping import install_import_hook
 
 with install_import_hook(
-    ["pellucid.encoder", "pellucid.families", "pellucid.methods", "pellucid.audits"], "beartype.beartype"
+    ["pellucid.encoder", "pellucid.families", "pellucid.methods", "pellucid.audits", "pellucid.metrics"],
+    "beartype.beartype",
 ):
     import pellucid
     import pellucid.run

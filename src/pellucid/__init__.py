@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pellucid._version import __version__
 
 if TYPE_CHECKING:
-    from pellucid import audits, errors, methods, zoo
+    from pellucid import audits, errors, methods, metrics, zoo
     from pellucid.attribution import Attribution
     from pellucid.audits import AUDITS
     from pellucid.encoder.load import load
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pellucid.families import FAMILIES
     from pellucid.finding import Finding, Findings
     from pellucid.methods import METHODS
+    from pellucid.metrics import METRICS
     from pellucid.records import read_records, write_records
     from pellucid.run import audit, explain
     from pellucid.types import Batch, Target, Token
@@ -31,6 +32,7 @@ _HOME = {
     "Model": "encoder.model",
     "FAMILIES": "families",
     "METHODS": "methods",
+    "METRICS": "metrics",
     "read_records": "records",
     "write_records": "records",
     "audit": "run",
@@ -49,6 +51,7 @@ __all__ = [
     "DEMO",
     "FAMILIES",
     "METHODS",
+    "METRICS",
     "Access",
     "Attribution",
     "Batch",
@@ -64,6 +67,7 @@ __all__ = [
     "explain",
     "load",
     "methods",
+    "metrics",
     "read_records",
     "write_records",
     "zoo",
@@ -71,7 +75,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("audits", "errors", "methods", "zoo"):
+    if name in ("audits", "errors", "methods", "metrics", "zoo"):
         return import_module(f"pellucid.{name}")
     if name not in _HOME:
         raise AttributeError(f"module 'pellucid' has no attribute {name!r}; it has {', '.join(__all__)}")

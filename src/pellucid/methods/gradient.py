@@ -14,7 +14,7 @@ from pellucid.encoder.model import Access, Model
 from pellucid.encoder.ops import Ops
 from pellucid.errors import InputError
 from pellucid.methods.method import Guarantees, Method, Scores, one_of, register, slabs
-from pellucid.methods.perturb import replacement, special_mask
+from pellucid.methods.operators import replacement, special_mask
 from pellucid.types import Batch, Target
 
 At = Literal["auto", "block_input", "word"]
@@ -67,7 +67,7 @@ def reduced(parts: Tensor, how: Reduce) -> Tensor:
     return parts.sum(2) if how == "signed" else parts.norm(dim=2)
 
 
-def _contrast_columns(target: Target, scores_of: Callable[[Target], Scores]) -> Scores:
+def contrast_columns(target: Target, scores_of: Callable[[Target], Scores]) -> Scores:
     """Norms of a contrast are the difference of its two columns, by definition; other targets pass through."""
     if not any(isinstance(c, tuple) for c in target.choices):
         return scores_of(target)
@@ -132,7 +132,7 @@ class Gradient(Method):
             scores = reduced(parts, self.reduce) * batch.keep[..., None]
             return Scores(scores, torch.zeros_like(explained), explained, logits, 1.0, float(explained.shape[1]))
 
-        return scores_of(target) if self.reduce == "signed" else _contrast_columns(target, scores_of)
+        return scores_of(target) if self.reduce == "signed" else contrast_columns(target, scores_of)
 
 
 @dataclass(frozen=True)
@@ -183,7 +183,7 @@ class IntegratedGradients(Method):
     def __call__(self, model: Model, batch: Batch, target: Target) -> Scores:
         if self.reduce == "signed":
             return self._integrate(model, batch, target)
-        return _contrast_columns(target, lambda aim: self._integrate(model, batch, aim))
+        return contrast_columns(target, lambda aim: self._integrate(model, batch, aim))
 
     def _integrate(self, model: Model, batch: Batch, target: Target) -> Scores:
         at = place(model, self.at)
@@ -239,4 +239,5 @@ register(Gradient(times_input=False))
 register(IntegratedGradients())
 register(IntegratedGradients(reduce="norm"))
 register(IntegratedGradients(baseline="mask"))
+register(IntegratedGradients(baseline="mask", reduce="norm"))
 register(IntegratedGradients(baseline="pad"))

@@ -1,54 +1,25 @@
 """Methods that change the input and watch the output, and the random control."""
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from pellucid.encoder.model import Access, Model
 from pellucid.errors import InputError
-from pellucid.methods.method import Guarantees, Method, Scores, one_of, register, slabs
+from pellucid.methods.method import Guarantees, Method, Scores, one_of, register
+from pellucid.methods.operators import OPERATORS, TAKING, Operator, erased_logits, special_mask
 from pellucid.types import Batch, Target
-
-Operator = Literal["mask", "delete", "pad"]
-
-
-def special_mask(model: Model, batch: Batch) -> Tensor:
-    """bool [b, n]: special tokens, from the tokens where known, else from the tokenizer's special ids."""
-    ids = batch.input_ids
-    mask = torch.zeros_like(ids, dtype=torch.bool)
-    if batch.tokens is not None:
-        for i, row in enumerate(batch.tokens):
-            at = batch.keep[i].nonzero()[:, 0]
-            mask[i, at] = torch.tensor([t.special for t in row], device=ids.device)
-    else:
-        for special in model.special_ids():
-            mask |= ids == special
-    return mask
-
-
-def replacement(model: Model, kind: Literal["mask", "pad"], who: str) -> int:
-    """The id of the mask or padding token; InputError where the tokenizer has none."""
-    token = getattr(model.tokenizer, f"{kind}_token_id", None)
-    if token is None and kind == "pad":
-        token = getattr(model.hf.config, "pad_token_id", None)
-    if token is None:
-        have = "no tokenizer" if model.tokenizer is None else f"a tokenizer without a {kind} token"
-        raise InputError(
-            f'{who} puts the {kind} token in a token\'s place, but {model.id!r} has {have}. Use operator="delete", or '
-            'for integrated gradients the baseline "zero".'
-        )
-    return int(token)
 
 
 @dataclass(frozen=True)
 class LeaveOneOut(Method):
-    """The logit's drop when one token is masked, deleted, or replaced by padding (Li et al. 2016, arXiv 1612.08220).
+    """The logit's drop when one token is masked, deleted, or taken away otherwise (Li et al. 2016, arXiv 1612.08220).
 
-    operator: "mask" and "pad" put that token's id in its place, "delete" removes it and closes the gap. Special tokens
-    are left alone and score 0.
+    operator: "mask" and "pad" put that token's id in its place, "delete" removes it and closes the gap,
+    "attention_mask" hides it where it is, "mean_embedding" puts the mean word in its place. Special tokens are left
+    alone and score 0.
 
     Unit: logit. Signed. Not complete: effects of single removals need not add up, and the gap says by how much.
     Cost: one forward pass per ordinary token.
@@ -60,7 +31,7 @@ class LeaveOneOut(Method):
     needs: ClassVar[Access] = Access.OUTPUTS
 
     def __post_init__(self) -> None:
-        one_of("LeaveOneOut", operator=(self.operator, ("mask", "delete", "pad")))
+        one_of("LeaveOneOut", operator=(self.operator, OPERATORS))
 
     @property
     def name(self) -> str:
@@ -77,32 +48,14 @@ class LeaveOneOut(Method):
         forwards = 0
         for i in range(len(batch)):
             at = (batch.keep[i] & ~special[i]).nonzero()[:, 0]
-            if self.operator == "delete" and int(batch.keep[i].sum()) < 2:
+            if self.operator in TAKING and int(batch.keep[i].sum()) < 2:
                 continue  # nothing would be left to read
-            text = batch.rows([i])
-            for part in slabs(len(at), text.input_ids.shape[1]):
-                left = model.logits(without(model, text, at[part], self.operator, self.name))
-                scores[i, at[part]] = (logits[i] - left) @ w[i]
+            gone = at[:, None] == batch.keep[i].nonzero()[:, 0]
+            left = erased_logits(model, batch.rows([i]), gone, self.operator)
+            scores[i, at] = (logits[i] - left) @ w[i]
             forwards += len(at)
         explained = torch.einsum("bc,bct->bt", logits, w)
         return Scores(scores, torch.zeros_like(explained), explained, logits, 1 + forwards / len(batch), 0.0)
-
-
-def without(model: Model, text: Batch, at: Tensor, operator: Operator, who: str) -> Batch:
-    """One text as len(at) rows, each without one of the tokens `at`."""
-    many = text.rows_repeated(len(at))
-    rows = torch.arange(len(at), device=at.device)
-    if operator != "delete":
-        ids = many.input_ids.clone()
-        ids[rows, at] = replacement(model, operator, who)
-        return Batch(ids, many.keep, many.token_type_ids)
-    n = many.input_ids.shape[1]
-    left = torch.arange(n - 1, device=at.device).expand(len(at), -1)
-    left = left + (left >= at[:, None]).long()
-    types = many.token_type_ids
-    return Batch(
-        many.input_ids.gather(1, left), many.keep.gather(1, left), None if types is None else types.gather(1, left)
-    )
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from pellucid.encoder.pooled import Pooling
 from pellucid.errors import InputError
 from pellucid.methods.attention import layer_of, reading
 from pellucid.methods.method import Guarantees, Method, Scores, register
-from pellucid.methods.perturb import special_mask
+from pellucid.methods.operators import special_mask
 from pellucid.records import write_whole
 from pellucid.types import Batch, Target
 
