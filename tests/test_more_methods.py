@@ -711,13 +711,13 @@ REPLACING = [Occlusion(), Lime(), KernelShap(), SampledShapley(), Greedy(), Grad
 @pytest.mark.parametrize("method", REPLACING, ids=lambda m: m.name)
 def test_without_a_mask_token(method: Any) -> None:
     model = tiny.opened("bert")
-    with pytest.raises(InputError, match="operator 'mask' puts the mask token .* no tokenizer"):
+    with pytest.raises(InputError, match=f"(operator 'mask'|{method.name}) puts the mask token .* no tokenizer"):
         pellucid.explain(model, text(4), method)
 
 
 @pytest.mark.parametrize("method", [Occlusion(9, "delete"), SampledShapley(2, "delete")], ids=lambda m: m.name)
 def test_nothing_left_to_read(bert: tuple[Any, Model], method: Any) -> None:
-    with pytest.raises(InputError, match="operator 'delete' would take all 3 tokens of a text away.*use \"mask\""):
+    with pytest.raises(InputError, match=r"operator 'delete' would take all 3 tokens of a text away"):
         pellucid.explain(bert[1], Batch(IDS[:, 1:4]), method)
     assert pellucid.explain(bert[1], Batch(IDS[:, 1:4]), Greedy(operator="delete"))[0].scores.tolist()
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pellucid import audits, errors, methods, metrics, zoo
     from pellucid.attribution import Attribution
     from pellucid.audits import AUDITS
+    from pellucid.bench import Comparison, compare
     from pellucid.encoder.load import load
     from pellucid.encoder.model import Access, Model
     from pellucid.families import FAMILIES
@@ -41,6 +42,8 @@ _HOME = {
     "Finding": "finding",
     "Findings": "finding",
     "Attribution": "attribution",
+    "Comparison": "bench",
+    "compare": "bench",
     "Batch": "types",
     "Target": "types",
     "Token": "types",
@@ -55,6 +58,7 @@ __all__ = [
     "Access",
     "Attribution",
     "Batch",
+    "Comparison",
     "Finding",
     "Findings",
     "Model",
@@ -63,6 +67,7 @@ __all__ = [
     "__version__",
     "audit",
     "audits",
+    "compare",
     "errors",
     "explain",
     "load",

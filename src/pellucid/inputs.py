@@ -1,11 +1,13 @@
 """What the command line is given: texts with the place each came from, a method's parameters, a target."""
 
+import contextlib
 import csv
 import io
 import json
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import BinaryIO, Literal
 
@@ -18,22 +20,27 @@ from pellucid.types import TargetSpec, Text
 
 @dataclass(frozen=True)
 class Item:
-    """One text. `where` begins a sentence about it ("Line 3 of reviews.csv"); `label` is the cell of --label-column."""
+    """One text. `where` begins a sentence about it ("Line 3 of reviews.csv"); `label` and `rationale` are the cells of
+    --label-column and --rationale-column."""
 
     text: Text
     where: str
     label: object = None
+    rationale: object = None
 
 
 @dataclass(frozen=True)
 class Columns:
-    """Which columns hold the text, the second text of a pair, and the true class; None where not asked for."""
+    """Which columns hold the text, the second text of a pair, the true class, and what people marked; None where not
+    asked for."""
 
     text: str | None = None
     pair: str | None = None
     label: str | None = None
+    rationale: str | None = None
 
 
+OPTIONAL = tuple(f.name for f in fields(Columns))
 Row = tuple[str, Mapping[str, object]]  # where, and the cells by column
 Table = tuple[list[str], Callable[[list[str]], Iterable[Row]]]  # all columns, and the rows with some of them
 Say = Callable[[str], None]
@@ -53,7 +60,7 @@ def from_file(source: str, columns: Columns, limit: int | None, say: Say) -> lis
     path = Path(source)
     lines = source == "-" or path.suffix == ".txt"
     if lines:
-        given = [f"--{n}-column" for n in ("text", "pair", "label") if getattr(columns, n) is not None]
+        given = [f"--{n}-column" for n in OPTIONAL if getattr(columns, n) is not None]
         if given:
             raise InputError(f"{given[0]} needs a file with columns (.csv .tsv .jsonl .parquet); {source!r} is lines.")
         return _lines(source, limit, say)
@@ -65,7 +72,7 @@ def from_file(source: str, columns: Columns, limit: int | None, say: Say) -> lis
         )
     names, read = TABLES[path.suffix](path, say)
     chosen = _chosen(columns, names, source)
-    used = [c for c in (chosen.text, chosen.pair, chosen.label) if c is not None]
+    used = [c for c in map(chosen.__getattribute__, OPTIONAL) if c is not None]
     items: list[Item] = []
     for where, cells in read(used):
         if limit is not None and len(items) >= limit:
@@ -85,8 +92,8 @@ def _item(where: str, cells: Mapping[str, object], columns: Columns) -> Item:
             part.encode()
         except UnicodeEncodeError as e:
             raise InputError(f"{where} is not valid Unicode (at character {e.start + 1}); correct it.") from None
-    label = None if columns.label is None else cells.get(columns.label)
-    return Item(parts[0] if len(parts) == 1 else (parts[0], parts[1]), where, label)
+    others = [None if c is None else cells.get(c) for c in (columns.label, columns.rationale)]
+    return Item(parts[0] if len(parts) == 1 else (parts[0], parts[1]), where, *others)
 
 
 def _cell(where: str, cells: Mapping[str, object], column: str) -> str:
@@ -110,7 +117,8 @@ def _chosen(columns: Columns, names: list[str], source: str) -> Columns:
     if text is None:
         text = "sentence" if "sentence" in names and "text" not in names else "text"
     chosen = replace(columns, text=text)
-    for option, name in {"text": chosen.text, "pair": chosen.pair, "label": chosen.label}.items():
+    for option in OPTIONAL:
+        name = getattr(chosen, option)
         if name is None:
             continue
         if name not in names:
@@ -300,7 +308,7 @@ def target_of(asked: str | None, labels: Sequence[str], items: Sequence[Item]) -
     if asked in ("predicted", "all"):
         return None if asked == "predicted" else asked
     if asked == "gold":
-        return [_gold(item, labels) for item in items]
+        return [gold_of(item, labels) for item in items]
     splits = [(asked[:i].strip(), asked[i + 1 :].strip()) for i, c in enumerate(asked) if c == ","]
     known = [s for s in splits if all(part in labels or _whole(part) is not None for part in s)]
     if known or splits:
@@ -328,7 +336,8 @@ def _class(name: str, labels: Sequence[str]) -> int | str:
     return number
 
 
-def _gold(item: Item, labels: Sequence[str]) -> int | str:
+def gold_of(item: Item, labels: Sequence[str]) -> int | str:
+    """The true class of an item; InputError, with the place, for one that is none of the model's."""
     if isinstance(item.label, str) and item.label in labels:
         return item.label
     number = _whole(item.label)
@@ -336,3 +345,26 @@ def _gold(item: Item, labels: Sequence[str]) -> int | str:
         return number
     names = ", ".join(f"{i} {name}" for i, name in enumerate(labels))
     raise InputError(f"{item.where} has the label {item.label!r}, which is no class of this model ({names}).")
+
+
+def spans_of(item: Item) -> list[tuple[int, ...]]:
+    """What people marked in an item: spans (start, end) or (start, end, sequence) in characters.
+
+    The cell holds such spans, or as many 0 and 1 as its text has words between spaces; in files without lists, as JSON.
+    Raises: InputError, with the place, for anything else.
+    """
+    given = item.rationale
+    if isinstance(given, str):
+        with contextlib.suppress(ValueError):
+            given = json.loads(given)
+    text = item.text if isinstance(item.text, str) else item.text[0]
+    words = [match.span() for match in re.finditer(r"\S+", text)]
+    if isinstance(given, list):
+        if given and all(isinstance(x, (int, bool)) and x in (0, 1) for x in given) and len(given) == len(words):
+            return [word for word, marked in zip(words, given, strict=True) if marked]
+        if all(isinstance(x, list) and len(x) in (2, 3) and all(type(i) is int for i in x) for x in given):
+            return [tuple(x) for x in given]
+    raise InputError(
+        f"{item.where} has the rationale {str(given)[:80]!r}, which is neither [[start, end], ...] in characters nor "
+        f"{len(words)} times 0 or 1, one for each word between spaces."
+    )

@@ -124,7 +124,7 @@ def parquet(rows: Sequence[Mapping[str, Any]]) -> bytes:
     return bytes(sink.getvalue())
 
 
-def _svg(figure: "Figure") -> bytes:
+def figure_svg(figure: "Figure") -> bytes:
     """A figure as SVG: the same bytes for the same figure; text stays text, so that any script can be shown."""
     import matplotlib as mpl
 
@@ -148,7 +148,7 @@ def write_findings(found: Findings, folder: Path) -> list[Path]:
     for name, rows in found.tables.items():
         files[f"{found.audit}_{name}.parquet"] = parquet(rows)
     for name, figure in found.figures().items():
-        files[f"{found.audit}_{name}.svg"] = _svg(figure)
+        files[f"{found.audit}_{name}.svg"] = figure_svg(figure)
     files[f"{found.audit}.json"] = (dumps(found.to_dict()) + "\n").encode()
     for name, data in files.items():
         write_whole(folder / name, data)

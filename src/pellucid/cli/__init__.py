@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import typer
 
 from pellucid._version import __version__
-from pellucid.cli import audit, catalog, explain, train
+from pellucid.cli import audit, bench, catalog, explain, train
 from pellucid.errors import PellucidError
 
 CHUNK = 256  # texts that `explain` tokenises and explains together
@@ -119,10 +119,12 @@ for command in (
     explain.demo,
     explain.explain,
     audit.audit,
+    bench.bench,
     train.train,
     train.study,
     catalog.methods,
     catalog.audits,
+    catalog.metrics,
     catalog.families,
 ):
     app.command()(command)

@@ -1,4 +1,4 @@
-"""`pellucid methods`, `pellucid audits` and `pellucid families`: what there is to choose from."""
+"""`pellucid methods`, `audits`, `metrics` and `families`: what there is to choose from."""
 
 from pellucid.cli import options
 from pellucid.outputs import print_table, print_utf8
@@ -53,6 +53,25 @@ def audits(name: options.EntryName = None, format: options.TextOrJson = "text") 
     else:
         print_table(("name", "needs", "asks"), [[a.name, a.needs.name, about(a)["summary"]] for a in asked])
         print("Settings and source of one: pellucid audits NAME. To ask: pellucid audit --only NAME")
+
+
+def metrics(name: options.EntryName = None, format: options.TextOrJson = "text") -> None:
+    """List the metrics of `pellucid bench`, each with the direction in which it is better."""
+    choose("format", format, FORMATS)
+    from inspect import cleandoc
+
+    from pellucid.metrics import METRICS
+    from pellucid.records import dumps
+
+    asked = [METRICS.get(name)] if name else list(METRICS)
+    if format == "json":
+        print_utf8(dumps(asked[0].about() if name else [m.about() for m in asked]) + "\n")
+    elif name:
+        one = asked[0]
+        print(f"{one.label}: {cleandoc(one.compute.__doc__ or '')}\n\nUnit: {one.unit}. Source: {one.source}.")
+    else:
+        print_table(("name", "kind", "means"), [[m.label, m.kind, m.meaning] for m in asked])
+        print("↑ up is better, ↓ down is. More about one: pellucid metrics NAME. To ask: pellucid bench --metrics NAME")
 
 
 def families(format: options.TextOrJson = "text") -> None:

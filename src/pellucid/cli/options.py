@@ -22,7 +22,7 @@ EntryName = Annotated[str | None, typer.Argument(metavar="NAME", help="Tell all 
 
 # of explain alone
 
-LabelColumn = Annotated[str | None, typer.Option(metavar="NAME", help="The true class, for --target gold.")]
+LabelColumn = Annotated[str | None, typer.Option(metavar="NAME", help="The true class, for gold targets and accuracy.")]
 Params = Annotated[
     list[str] | None, typer.Option(metavar="NAME=VALUE", help="A parameter of the method; may be repeated.")
 ]
@@ -83,3 +83,39 @@ StudyFolder = Annotated[
 ]
 Jobs = Annotated[int, typer.Option(min=1, metavar="N", help="Cells at the same time, which share the cores.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="List the cells and stop.")]
+
+# of bench alone
+
+MethodNames = Annotated[
+    str | None,
+    typer.Option(
+        metavar="A,B,C", help='Between commas, each a name or "name(field=value)"; default: a panel of the field.'
+    ),
+]
+MetricNames = Annotated[
+    str | None,
+    typer.Option(metavar="X,Y", help='Between commas, each a name or "name:operator"; see `pellucid metrics`.'),
+]
+OperatorNames = Annotated[
+    str,
+    typer.Option(
+        metavar="O,P",
+        help="How tokens are erased, for metrics that name none: mask, delete, pad, attention_mask, mean_embedding.",
+    ),
+]
+BenchSeed = Annotated[int, typer.Option(min=0, metavar="S", help="Of controls, sampling, the order of texts.")]
+Budget = Annotated[
+    str | None,
+    typer.Option(metavar="T", help="Wall time such as 5m; texts come in random order, and the table tells how many."),
+]
+TableFormat = Annotated[str, typer.Option("--format", metavar="F", help="text, markdown or json.")]
+TableFolder = Annotated[
+    Path | None, typer.Option("--out", "-o", metavar="DIR", help="Write the table, rows, figure and run.json here.")
+]
+RationaleColumn = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="What people marked: [[start, end], ...] in characters, or 0 and 1 for words between spaces.",
+    ),
+]

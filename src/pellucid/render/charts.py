@@ -198,6 +198,69 @@ def _ticks(ax: Axes, axis: Literal["x", "y"], labels: Sequence[str], inches: flo
     ax.tick_params(axis=axis, length=2)
 
 
+Point = tuple[float, float | None, float | None, float | None]
+"""x, y, and the ends of the interval of y."""
+Level = tuple[float | None, float | None, float | None]
+"""y and the ends of its interval."""
+
+
+@_styled
+def scatter(
+    points: Mapping[str, Point],
+    levels: Mapping[str, Level],
+    xlabel: str,
+    ylabel: str,
+    title: str,
+    width: float = 7.0,
+) -> Figure:
+    """Named points with intervals over x, on a scale of powers of ten; `levels` are dashed lines across, with bands.
+
+    Names stand beside their points and are moved apart up and down where they would meet, with a thin line back.
+    """
+    figure = Figure(figsize=(width, 0.7 * width), layout="constrained")
+    ax = figure.add_subplot()
+    ax.set_xscale("log")
+    xs = [x for x, *_ in points.values() if math.isfinite(x) and x > 0] or [1.0]
+    ax.set_xlim(min(xs) / 1.5, max(xs) * 8)
+    for name, (y, low, high) in levels.items():
+        if y is None:
+            continue
+        ax.axhline(y, linestyle="--", color=DIM, linewidth=1.4)
+        if low is not None and high is not None:
+            ax.axhspan(low, high, color=DIM, alpha=0.12, linewidth=0)
+        ax.annotate(label_of(name, 40), (1, y), xycoords=("axes fraction", "data"), ha="right", va="bottom", color=DIM)
+    for i, (x, y, low, high) in enumerate(points.values()):
+        if y is not None:
+            ends = None if low is None or high is None else [[max(0.0, y - low)], [max(0.0, high - y)]]
+            ax.errorbar([x], [y], ends, fmt="o", color=LINES[i % len(LINES)], capsize=3, markersize=5)
+    _named(figure, ax, points)
+    ax.grid(axis="y", color="#e5e5e5", linewidth=0.8)
+    ax.set_axisbelow(True)
+    _said(ax, xlabel, ylabel, title)
+    return figure
+
+
+def _named(figure: Figure, ax: Axes, points: Mapping[str, Point]) -> None:
+    """Names right of their points; among points of about one x, each at least a line above the one before."""
+    seen = sorted((y, x, i, name) for i, (name, (x, y, *_)) in enumerate(points.items()) if y is not None)
+    low, high = ax.get_ylim()
+    line = (high - low) / 22
+    placed: list[tuple[float, float]] = []  # log x, y of a name
+    for y, x, i, name in seen:
+        at = y
+        while any(abs(math.log10(x) - other) < 0.75 and abs(at - where) < line for other, where in placed):
+            at += line / 4
+        placed.append((math.log10(x), at))
+        ax.annotate(
+            label_of(name, 30),
+            (x, y),
+            (x * 1.12, at),
+            va="center",
+            color=LINES[i % len(LINES)],
+            arrowprops={"arrowstyle": "-", "color": "#bbbbbb", "linewidth": 0.6} if abs(at - y) > line / 8 else None,
+        )
+
+
 @_styled
 def intervals(
     labels: Sequence[str],

@@ -1,0 +1,7 @@
+"""The comparison of methods: on a user's texts, on planted truth, and whether they see the model at all."""
+
+from pellucid.bench.asked import PANEL, USUAL
+from pellucid.bench.comparison import Cell, Comparison, Cost
+from pellucid.bench.running import compare
+
+__all__ = ["PANEL", "USUAL", "Cell", "Comparison", "Cost", "compare"]

@@ -1,0 +1,190 @@
+"""A comparison for people: terminal, Markdown, one HTML page, and faithfulness drawn over cost."""
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, TextIO
+
+from rich.console import Console
+from rich.table import Table
+
+from pellucid.bench.asked import BOUND, RANDOM, Asked
+from pellucid.bench.comparison import Cell, Comparison
+from pellucid.registry import choose
+from pellucid.render.marks import cleaned, escaped
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+BEST, AS_GOOD, NO_BETTER = "★", "=", "~"
+WIDE = 160  # columns, where there is no terminal to say how many
+
+
+def notes(c: Comparison) -> list[str]:
+    """What the numbers are and are not, a sentence or two each."""
+    more = f" of {c.texts}, as the time ran out; they are a random sample" if c.measured < c.texts else ""
+    said = [
+        f"{c.measured} texts{more}. Each cell: the mean over texts and its 95 % bootstrap interval over texts. "
+        "Arrows say where better lies.",
+        f"{BEST} best of its column; {AS_GOOD} not told apart from the best; {NO_BETTER} not told apart from random "
+        f"(paired permutation tests on the same texts, Holm over the methods of a column, 5 %). The best is chosen by "
+        "the same texts, which favours it a little.",
+        "Signed methods explain the predicted class against its strongest rival, unsigned ones the predicted class. "
+        "passes: forward passes per text of the method alone, a backward pass counted as two.",
+    ]
+    if any(a.metric.kind == "faithfulness" for a in c.asked):
+        said.append(
+            "Faithfulness is what the model does when tokens are erased by the operator named behind the colon; texts "
+            "that no one wrote come about, and another operator may order the methods otherwise."
+        )
+    if any(a.metric.kind == "plausibility" for a in c.asked):
+        said.append("Plausibility is agreement with what people marked; it says nothing of the model's own reasons.")
+    for operator, of in c.bounded.items():
+        told = ", ".join(f"{label} {_number(of[label].value)}" for label in c.labels if label not in (RANDOM, BOUND))
+        said.append(f"AOPC by {operator} between random (0) and greedy removal (1): {told}.")
+    for label, texts in c.failures.items():
+        first = min(texts)
+        said.append(f"{label} failed on {len(texts)} of {c.measured} texts; on text {first + 1}: {texts[first]}")
+    return said + list(c.left_out)
+
+
+def _number(x: float | None) -> str:
+    return "-" if x is None or math.isnan(x) else f"{x:.3f}"
+
+
+def _mark(cell: Cell) -> str:
+    return BEST if cell.best else AS_GOOD if cell.like_best else NO_BETTER if cell.like_random else ""
+
+
+def _interval(cell: Cell) -> str:
+    return "" if cell.low is None or cell.high is None else f"[{cell.low:.3f}, {cell.high:.3f}]"
+
+
+def _small(x: float) -> str:
+    return "-" if math.isnan(x) else f"{x:.2g}" if x < 10 else f"{x:.0f}"
+
+
+def _header(c: Comparison) -> list[str]:
+    return ["method", *(a.label for a in c.asked), "passes", "s / text"]
+
+
+def _rows(c: Comparison) -> list[tuple[str, list[Cell], str, str]]:
+    return [
+        (label, [c.cells[a.key][label] for a in c.asked], _small(c.costs[label].passes), _small(c.costs[label].seconds))
+        for label in c.labels
+    ]
+
+
+def show(c: Comparison, file: TextIO | None = None, width: int | None = None) -> None:
+    """Print the table, intervals below their means; tables of more columns than fit are cut into several."""
+    console = Console(file=file, width=width, highlight=False, emoji=False, markup=False)
+    if width is None and not (console.is_terminal or console.is_jupyter):
+        console.width = WIDE
+    first = max(len("method"), *(len(label) + 2 for label in c.labels))
+    room = max(1, (console.width - first - 20) // 18)
+    for at in range(0, len(c.asked), room):
+        some = c.asked[at : at + room]
+        console.print(_table(c, some))
+    for line in notes(c):
+        console.print(cleaned(line))
+
+
+def _table(c: Comparison, some: Sequence[Asked]) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("method")
+    for a in some:
+        table.add_column(f"{a.metric.name} {'↑' if a.metric.arrow > 0 else '↓'}\n{a.operator or ''}", justify="right")
+    table.add_column("passes", justify="right")
+    table.add_column("s / text", justify="right")
+    for label in c.labels:
+        cells = [c.cells[a.key][label] for a in some]
+        cost = c.costs[label]
+        name = f"({label})" if c.about[label]["control"] else label
+        numbers = [f"{_number(cell.mean)} {_mark(cell) or ' '}\n{_interval(cell)}" for cell in cells]
+        table.add_row(name, *numbers, _small(cost.passes), _small(cost.seconds))
+    return table
+
+
+def markdown(c: Comparison) -> str:
+    """A table in Markdown and the notes below it."""
+    lines = [
+        "| " + " | ".join(_header(c)) + " |",
+        "|---" * len(_header(c)) + "|",
+    ]
+    for label, cells, passes, seconds in _rows(c):
+        told = [" ".join(filter(None, (_number(x.mean), _interval(x), _mark(x)))) for x in cells]
+        name = label.replace("|", "\\|")
+        lines.append(f"| {name} | {' | '.join(told)} | {passes} | {seconds} |")
+    return "\n".join(lines) + "\n\n" + "\n".join(f"- {cleaned(line)}" for line in notes(c)) + "\n"
+
+
+def html_page(c: Comparison) -> str:
+    """One self-contained page: figures of each first faithfulness metric, the table, the notes."""
+    head = "".join(f"<th>{escaped(name).replace(':', '<br>')}</th>" for name in _header(c))
+    body = []
+    for label, cells, passes, seconds in _rows(c):
+        told = "".join(
+            f"<td{_look(x)}>{_number(x.mean)} {_mark(x)}<br><small>{_interval(x)}</small></td>" for x in cells
+        )
+        kind = ' class="control"' if c.about[label]["control"] else ""
+        body.append(f"<tr{kind}><th>{escaped(label)}</th>{told}<td>{passes}</td><td>{seconds}</td></tr>\n")
+    said = "".join(f"<li>{escaped(line)}</li>" for line in notes(c))
+    title = f"Methods compared on {escaped(str(c.settings['model']))}"
+    drawn = svg(c.figure()).decode()
+    picture = drawn[drawn.index("<svg") :]
+    return (
+        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
+        "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'; "
+        "base-uri 'none'; form-action 'none'\">"
+        '<meta name="viewport" content="width=device-width,initial-scale=1">'
+        f"<title>{title}</title>\n<style>{_CSS}</style></head>\n<body><h1>{title}</h1>"
+        f'<figure>{picture}</figure><div class="wide"><table><thead><tr>{head}</tr></thead>\n<tbody>'
+        f"{''.join(body)}</tbody></table></div>\n<ul>{said}</ul></body></html>\n"
+    )
+
+
+def _look(cell: Cell) -> str:
+    kind = "best" if cell.best else "asgood" if cell.like_best else "random" if cell.like_random else ""
+    return f' class="{kind}"' if kind else ""
+
+
+_CSS = (
+    "body{margin:0 auto;padding:1rem;max-width:72rem;color:#111;background:#fff;font:16px/1.5 system-ui,sans-serif}"
+    "h1{font-size:1.4rem}figure{margin:0}svg{max-width:100%;height:auto}.wide{overflow-x:auto}"
+    "table{border-collapse:collapse;font-variant-numeric:tabular-nums}th,td{padding:.25em .8em;text-align:right;"
+    "white-space:nowrap;border-bottom:1px solid #ddd}th:first-child{text-align:left}small{color:#555}"
+    ".best{font-weight:bold;background:#cfe8f7}.asgood{background:#e9f4fb}.random{color:#8a4b00}"
+    ".control th,.control td{color:#555;font-style:italic}li{margin:.3em 0;max-width:50rem}"
+)
+
+
+def figure(c: Comparison, metric: str | None = None) -> "Figure":
+    """A metric, with its intervals, over the passes that each method takes per text; random and the bound as lines."""
+    from pellucid.render.charts import scatter
+
+    key = choose("metric", metric or c.asked[0].key, [a.key for a in c.asked])
+    asked = next(a for a in c.asked if a.key == key)
+    column = c.cells[key]
+    points = {
+        label: (c.costs[label].passes, column[label].mean, column[label].low, column[label].high)
+        for label in c.labels
+        if not c.about[label]["control"] and column[label].mean is not None
+    }
+    lines = {
+        f"{label}, a control": (cell.mean, cell.low, cell.high)
+        for label, cell in column.items()
+        if c.about[label]["control"] and cell.mean is not None
+    }
+    return scatter(
+        points,
+        lines,
+        xlabel="forward passes per text, a backward pass counted as two",
+        ylabel=f"{asked.label} ({asked.metric.unit})",
+        title=f"{asked.label} over cost, n = {max((x.n for x in column.values()), default=0)}, 95 % intervals",
+    )
+
+
+def svg(drawn: "Figure") -> bytes:
+    """A figure as SVG whose text stays text."""
+    from pellucid.records import figure_svg
+
+    return figure_svg(drawn)

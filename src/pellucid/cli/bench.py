@@ -1,0 +1,164 @@
+"""`pellucid bench`: methods compared on a set of texts by the same forward passes."""
+
+import json
+import re
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pellucid.cli import options
+from pellucid.cli.given import NO_MODEL, check_source, located, opened, say, texts_of
+from pellucid.errors import InputError
+from pellucid.outputs import check_place, print_utf8, run_record
+from pellucid.registry import choose
+
+if TYPE_CHECKING:
+    from pellucid.bench import Comparison
+    from pellucid.encoder.model import Model
+    from pellucid.inputs import Item
+
+
+def bench(
+    text: options.Texts = None,
+    input: options.Input = None,
+    model: options.ModelName = None,
+    methods: options.MethodNames = None,
+    metrics: options.MetricNames = None,
+    operators: options.OperatorNames = "mask",
+    limit: options.Count = None,
+    seed: options.BenchSeed = 0,
+    budget: options.Budget = None,
+    max_tokens: options.MaxTokens = None,
+    format: options.TableFormat = "text",
+    out: options.TableFolder = None,
+    resume: options.Resume = False,
+    text_column: options.TextColumn = None,
+    pair_column: options.PairColumn = None,
+    label_column: options.LabelColumn = None,
+    rationale_column: options.RationaleColumn = None,
+    batch_tokens: options.BatchTokens = None,
+    device: options.Device = None,
+) -> None:
+    """Compare methods: which one names the tokens that the model's decision really hangs on?
+
+    All methods are measured on the same texts by the same forward passes, beside a random control. Every number has its
+    95 % interval over texts, and tests against random and against the best. See `pellucid methods`, `pellucid metrics`.
+
+    Examples:
+
+        pellucid bench -m my-model -i reviews.csv --limit 100 --out table
+
+        pellucid bench -m my-model -i reviews.csv --methods decompx,lime,greedy --metrics aopc:mask,aopc:delete
+    """
+    start = time.perf_counter()
+    choose("format", format, ["text", "markdown", "json"])
+    check_source(text or [], input, "compare methods on")
+    if resume and out is None:
+        raise InputError("--resume takes over what --out DIR holds; add --out, or leave --resume out.")
+    seconds = None if budget is None else seconds_of(budget)
+    if out is not None:
+        check_place(out / "run.json")
+    from pellucid.inputs import Columns
+
+    notes = [] if model else [NO_MODEL]
+    columns = Columns(text_column, pair_column, label_column, rationale_column)
+    items = texts_of(text or [], input, columns, limit, "Reading", notes.append)
+    classifier = opened(model, device)
+    made = _compared(
+        classifier,
+        items,
+        listed(methods),
+        None if metrics is None else listed(metrics) or [],
+        listed(operators) or [],
+        (label_column is not None, rationale_column is not None),
+        {
+            "max_tokens": max_tokens,
+            "seed": seed,
+            "seconds": None if seconds is None else max(0.0, seconds - (time.perf_counter() - start)),
+            "batch_tokens": batch_tokens,
+            "out": out,
+            "resume": resume,
+        },
+        notes,
+    )
+    if out is not None:
+        _record(out, made, classifier, items, time.perf_counter() - start)
+    if format == "text":
+        made.show()
+    else:
+        print_utf8(made.to_markdown() if format == "markdown" else json.dumps(made.to_dict(), indent=2) + "\n")
+    if out is not None:
+        say(f"Wrote {out} in {time.perf_counter() - start:.1f} s.")
+
+
+def seconds_of(budget: str) -> float:
+    """A time such as "90s", "5m", "1.5h", or a bare number of seconds."""
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([smh]?)\s*", budget)
+    if match is None or float(match[1]) <= 0:
+        raise InputError(f"--budget is a time such as 90s, 5m or 1h; seen {budget!r}.")
+    return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
+
+
+def listed(names: str | None) -> list[str] | None:
+    """Names between commas, where those within brackets belong to one name."""
+    if names is None:
+        return None
+    return [name.strip() for name in re.split(r",(?![^(]*\))", names) if name.strip()]
+
+
+def _compared(
+    model: "Model",
+    items: "list[Item]",
+    methods: list[str] | None,
+    metrics: list[str] | None,
+    operators: list[str],
+    given: tuple[bool, bool],
+    options: dict[str, Any],
+    notes: list[str],
+) -> "Comparison":
+    """The comparison, with a bar on a terminal; refusals name the line."""
+    from pellucid.bench import compare
+    from pellucid.inputs import check_tokens, gold_of, spans_of
+
+    fix = f"Add --max-tokens {model.limit} to cut longer texts off there." if options["max_tokens"] is None else None
+    check_tokens(model, items, fix)
+    labels = [gold_of(item, model.labels) for item in items] if given[0] else None
+    spans = [spans_of(item) for item in items] if given[1] else None
+    for note in notes:  # only now, so that a refusal stands alone
+        say(note)
+    try:
+        return compare(
+            model,
+            [item.text for item in items],
+            methods,
+            metrics,
+            operators,
+            labels,
+            spans,
+            progress=True,
+            **options,
+        )
+    except InputError as e:
+        raise type(e)(located(str(e), items)) from e
+
+
+def _record(folder: Path, made: "Comparison", model: "Model", items: "list[Item]", seconds: float) -> None:
+    """run.json beside the table."""
+    from pellucid.records import write_whole
+
+    methods = sum(made.costs[label].forwards * made.measured for label in made.about if made.costs[label].forwards > 0)
+    told = {
+        "methods": made.settings["methods"],
+        "metrics": made.settings["metrics"],
+        "texts_measured": made.measured,
+        "costs": {
+            label: {"forwards": c.forwards, "backwards": c.backwards, "seconds": c.seconds}
+            for label, c in made.costs.items()
+            if c.seconds == c.seconds
+        },
+        "forwards": round(methods + made.spent["forwards"]),
+        "out_of_time": made.spent["out_of_time"],
+        "taken_over": made.spent["taken_over"],
+        "failures": {label: {str(i + 1): why for i, why in texts.items()} for label, texts in made.failures.items()},
+    }
+    write_whole(folder / "run.json", run_record(model, items, seconds, made.seed, told).encode())
