@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from scipy.stats import t
 
 from pellucid.stats import (
     Estimate,
@@ -21,6 +22,7 @@ from pellucid.stats import (
     mcnemar,
     non_inferior,
     paired_difference,
+    paired_p,
     survival,
 )
 
@@ -510,3 +512,19 @@ def test_divergence_is_symmetric_bounded_and_zero_for_equal_rows(p: np.ndarray, 
     assert found == pytest.approx(js(p, q), abs=1e-12)
     assert float(js_divergence(p, p)) == 0.0
     assert found > 0 or np.abs(p - q).max() < 1e-7
+
+
+def test_paired_p_is_the_share_of_sign_flips_as_far_out() -> None:
+    """All flips of few pairs, by enumeration; drawn ones of many, within their error; nothing to tell: 1."""
+    a, b = np.array([0.3, 0.9, 0.2, 0.8, 0.55]), np.array([0.1, 0.2, 0.3, 0.1, 0.5])
+    d = a - b
+    flips = np.array([np.mean(np.array(s) * d) for s in itertools.product((-1, 1), repeat=5)])
+    one_sided = (flips >= d.mean() - 1e-12).mean()
+    assert paired_p(a.tolist(), b.tolist()) == pytest.approx(min(1.0, 2 * one_sided))
+    rng = np.random.default_rng(0)
+    x = rng.normal(0.2, 1, 100)
+    expected = float(2 * t.sf(abs(x.mean() / x.std(ddof=1) * 10), 99))
+    assert paired_p(x.tolist(), [0.0] * 100) == pytest.approx(expected, abs=0.02)
+    assert paired_p([1.0, 2.0], [1.0, 2.0]) == 1.0
+    assert math.isnan(paired_p([math.nan], [1.0]))
+    assert paired_p([1.0, math.nan], [0.0, 1.0]) == 1.0

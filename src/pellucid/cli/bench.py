@@ -118,12 +118,15 @@ def _compared(
 ) -> "Comparison":
     """The comparison, with a bar on a terminal; refusals name the line."""
     from pellucid.bench import compare
+    from pellucid.bench.asked import methods_of, metrics_of
     from pellucid.inputs import check_tokens, gold_of, spans_of
 
     fix = f"Add --max-tokens {model.limit} to cut longer texts off there." if options["max_tokens"] is None else None
     check_tokens(model, items, fix)
     labels = [gold_of(item, model.labels) for item in items] if given[0] else None
     spans = [spans_of(item) for item in items] if given[1] else None
+    methods_of(model, methods, options["seed"])
+    metrics_of(model, metrics, operators, rationales=given[1], labels=given[0])
     for note in notes:  # only now, so that a refusal stands alone
         say(note)
     try:

@@ -1,0 +1,130 @@
+"""`pellucid bench` and `pellucid metrics`."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+import pellucid
+from pellucid import cli
+from pellucid.cli.bench import listed, seconds_of
+from pellucid.errors import InputError
+from pellucid.inputs import Item, spans_of
+
+FILMS = ["A warm and funny film.", "Dull from start to end.", "It is not bad at all.", "Great acting, thin plot."]
+pytestmark = pytest.mark.skipif(not (pellucid.DEMO / "config.json").exists(), reason="the demo model is not there")
+
+
+@pytest.fixture
+def films(tmp_path: Path) -> Path:
+    path = tmp_path / "films.txt"
+    path.write_text("\n".join(FILMS))
+    return path
+
+
+def run(*arguments: object) -> int:
+    return cli.status(["bench", *map(str, arguments)])
+
+
+def test_the_contract(films: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The call and the files that other programs rely on."""
+    out = tmp_path / "table"
+    asked = ("--methods", "decompx,random,leave_one_out", "--metrics", "aopc,sufficiency:delete", "--seed", 3)
+    assert run("-m", pellucid.DEMO, "-i", films, *asked, "--limit", 3, "--budget", "5m", "--out", out) == 0
+    told = capsys.readouterr()
+    assert "aopc ↑" in told.out
+    assert "Wrote" in told.err
+    table = json.loads((out / "table.json").read_text())
+    assert set(table) == {"decompx", "random", "leave_one_out"}
+    for row in table.values():
+        assert set(row) == {"aopc:mask", "sufficiency:delete"}
+        assert all({"mean", "low", "high", "n"} <= set(cell) and cell["n"] == 3 for cell in row.values())
+    rows = pq.read_table(out / "results.parquet").to_pylist()
+    assert len(rows) == 3 * 3 * 2
+    assert sorted({row["text"] for row in rows}) == [0, 1, 2]
+    told_run = json.loads((out / "run.json").read_text())
+    assert told_run["seed"] == 3
+    assert told_run["data"]["texts"] == 3
+    assert told_run["forwards"] > 3 * 20
+    assert not told_run["out_of_time"]
+    assert {"call", "versions", "model", "seconds"} <= set(told_run)
+    assert run("-m", pellucid.DEMO, "-i", films, *asked, "--limit", 3, "--out", out, "--resume") == 0
+    assert json.loads((out / "run.json").read_text())["taken_over"] == 3
+    assert json.loads((out / "table.json").read_text()) == table
+
+
+def test_json_is_all_that_is_printed(films: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("-i", films, "--methods", "attention", "--metrics", "aopc", "--format", "json") == 0
+    assert set(json.loads(capsys.readouterr().out)) == {"attention", "random"}
+    assert run("-i", films, "--methods", "attention", "--metrics", "aopc", "--format", "markdown") == 0
+    assert capsys.readouterr().out.startswith("| method | aopc:mask ↑ |")
+
+
+def test_rationales_and_labels_from_columns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "films.jsonl"
+    rows: list[dict[str, Any]] = [
+        {"text": FILMS[0], "label": "positive", "marked": [[2, 6], [11, 16]]},
+        {"text": FILMS[1], "label": 0, "marked": [1, 0, 0, 0, 0]},
+    ]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    more = ("--label-column", "label", "--rationale-column", "marked", "--metrics", "token_f1,accuracy_masked")
+    assert run("-i", path, "--methods", "decompx", *more, "--format", "json") == 0
+    table = json.loads(capsys.readouterr().out)
+    assert set(table) == {"decompx", "random", "longest_words"}
+    assert table["decompx"]["token_f1"]["n"] == 2
+    path.write_text(json.dumps(rows[0] | {"marked": [1, 0]}))
+    assert run("-i", path, *more) == 2
+    assert f"Line 1 of {path} has the rationale '[1, 0]'" in capsys.readouterr().err
+
+
+def test_what_people_marked() -> None:
+    assert spans_of(Item("a bc d", "", None, "[[0, 1]]")) == [(0, 1)]
+    assert spans_of(Item("a bc d", "", None, [0, 1, 1])) == [(2, 4), (5, 6)]
+    assert spans_of(Item(("a", "b"), "", None, [[0, 1, 1]])) == [(0, 1, 1)]
+    assert spans_of(Item("a", "", None, [])) == []
+    for wrong in ("no", None, [[1]], [0, 2, 1], [0.5, 1, 1], {"a": 1}):
+        with pytest.raises(InputError, match="neither"):
+            spans_of(Item("a bc d", "Line 1", None, wrong))
+
+
+def test_times_and_lists() -> None:
+    assert [seconds_of(t) for t in ("90", "90s", "5m", "1.5h")] == [90, 90, 300, 5400]
+    for wrong in ("", "5 minutes", "-3", "0m", "m"):
+        with pytest.raises(InputError, match="--budget is a time such as"):
+            seconds_of(wrong)
+    assert listed("a, b(c=1,d=2),e") == ["a", "b(c=1,d=2)", "e"]
+    assert listed(None) is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--methods", "decompy", FILMS[0]], "There is no method 'decompy'"),
+        (["--metrics", "aocp", FILMS[0]], "There is no metric 'aocp'"),
+        (["--metrics", "aopc:erase", FILMS[0]], "There is no operator 'erase'"),
+        (["--operators", "", FILMS[0]], "at least one metric and one operator"),
+        (["--budget", "soon", FILMS[0]], "--budget is a time such as"),
+        (["--resume", FILMS[0]], "--resume takes over what --out DIR holds"),
+        (["--format", "xml", FILMS[0]], "There is no format 'xml'"),
+        ([], "There is nothing to compare methods on"),
+        ([" ".join(["word"] * 200)], "reads at most 128"),
+    ],
+)
+def test_refusals_are_one_sentence(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(*arguments) == 2
+    told = capsys.readouterr()
+    assert message in told.err
+    assert told.err.count("\n") == 1
+    assert not told.out
+
+
+def test_metrics_are_listed_with_their_direction(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.status(["metrics"]) == 0
+    assert "sufficiency ↓" in capsys.readouterr().out
+    assert cli.status(["metrics", "aopc"]) == 0
+    assert "arXiv 2306.02873" in capsys.readouterr().out
+    assert cli.status(["metrics", "--format", "json"]) == 0
+    assert {"name", "kind", "arrow"} <= set(json.loads(capsys.readouterr().out)[0])
+    assert cli.status(["metrics", "aocp"]) == 2
