@@ -123,21 +123,32 @@ def _packed(order: Tensor, lengths: Tensor, tokens: int) -> Iterator[Tensor]:
 
 def _logits(model: Model, text: Batch, gone: Tensor, operator: Operator, mean: Tensor | None) -> Tensor:
     """One forward pass of copies that run together."""
-    many = text.rows_repeated(len(gone))
-    if operator == "mask" or operator == "pad":
-        ids = many.input_ids.masked_fill(gone, replacement(model, operator, f"The operator {operator!r}"))
-        return model.logits(Batch(ids, many.keep, many.token_type_ids))
-    if operator == "attention_mask":
-        return model.logits(Batch(many.input_ids, many.keep & ~gone, many.token_type_ids))
-    if operator == "delete":
-        return model.logits(_closed(many, gone))
-    assert mean is not None
-    words = model.word_embeddings(many.input_ids)
-    words = torch.where(gone[..., None], mean.to(words.dtype), words)
+    left, words = erased(model, text.rows_repeated(len(gone)), gone, operator, mean)
+    if words is None:
+        return model.logits(left)
     with torch.no_grad():
         if model.net is None:
-            return model.hf_logits(many, words)
-        return forward.encode(Ops(), model.net, model.embed(many, words), many.keep)
+            return model.hf_logits(left, words)
+        return forward.encode(Ops(), model.net, model.embed(left, words), left.keep)
+
+
+def erased(
+    model: Model, many: Batch, gone: Bool[Tensor, "b n"], operator: Operator, mean: Tensor | None = None
+) -> tuple[Batch, Tensor | None]:
+    """Rows without the tokens at which `gone` is True; and, for "mean_embedding" alone, their word embeddings [b, n, w].
+
+    mean: that of the table, where the caller has it already. The rows have lost their tokens' names.
+    """
+    if operator == "mask" or operator == "pad":
+        ids = many.input_ids.masked_fill(gone, replacement(model, operator, f"The operator {operator!r}"))
+        return Batch(ids, many.keep, many.token_type_ids), None
+    if operator == "attention_mask":
+        return Batch(many.input_ids, many.keep & ~gone, many.token_type_ids), None
+    if operator == "delete":
+        return _closed(many, gone), None
+    words = model.word_embeddings(many.input_ids)
+    stand_in = mean_word(model) if mean is None else mean
+    return many, torch.where(gone[..., None], stand_in.to(words.dtype), words)
 
 
 def _closed(many: Batch, gone: Tensor) -> Batch:
