@@ -135,7 +135,7 @@ def _logits(model: Model, text: Batch, gone: Tensor, operator: Operator, mean: T
 def erased(
     model: Model, many: Batch, gone: Bool[Tensor, "b n"], operator: Operator, mean: Tensor | None = None
 ) -> tuple[Batch, Tensor | None]:
-    """Rows without the tokens at which `gone` is True; and, for "mean_embedding" alone, their word embeddings [b, n, w].
+    """Rows without the tokens at which `gone` is True; for "mean_embedding", and only there, with words [b, n, w].
 
     mean: that of the table, where the caller has it already. The rows have lost their tokens' names.
     """
