@@ -277,6 +277,22 @@ def test_forwards_are_shared_and_counted(spent: list[tuple[int, int]]) -> None:
     _, two = measure(model, whole, {"a": scores, "b": drawn(n, 7)}, "mask", tokens=1)
     assert forwards < two <= 2 + 10 + 4 * 8
     assert measure(model, whole, {}, "mask") == ({}, 11)
+    half, ten = measure(model, whole, {"a": scores}, "mask", leave_one_out=False, least=False)
+    assert ten == 11
+    close(half["a"].most, found["a"].most, 1e-12)
+    assert np.isnan(half["a"].least).all()
+
+
+def test_metrics_that_read_the_other_curves_say_so() -> None:
+    """What a metric does not ask to have measured, it does not read."""
+    scores = drawn(14)
+    for metric in (m for m in METRICS if m.kind == "faithfulness"):
+        full, few = (
+            measure(opened("bert"), text(labels=(1,)), {"a": scores}, "mask", (), *asked)[0]["a"]
+            for asked in ((True, True), (metric.leave_one_out, metric.least))
+        )
+        assert math.isfinite(metric(full))
+        assert metric(few) == pytest.approx(metric(full), abs=1e-12)
 
 
 def test_batches_of_one_and_of_many_measure_the_same() -> None:

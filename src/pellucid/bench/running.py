@@ -313,8 +313,8 @@ class _Bench:
             for label in scores
             if label not in self.methods or not self.methods[label].guarantees(self.model).signed
         ]
-        alone = any(a.metric.leave_one_out for a in asked)
-        found, forwards = measure(self.model, one, scores, operator, unsigned, alone)  # type: ignore[arg-type]
+        alone, least = (any(getattr(a.metric, what) for a in asked) for what in ("leave_one_out", "least"))
+        found, forwards = measure(self.model, one, scores, operator, unsigned, alone, least)  # type: ignore[arg-type]
         self.forwards += forwards
         for a in asked:
             values |= {(label, a.key): a.metric(m) for label, m in found.items()}

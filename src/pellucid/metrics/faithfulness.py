@@ -30,7 +30,7 @@ def aopc(m: Measured) -> float:
     return float(m.p[0] - m.p[TENTHS].mean())
 
 
-@register("faithfulness", -1, "probability", _DECOMPX)
+@register("faithfulness", -1, "probability", _DECOMPX, least=True)
 def aopc_least(m: Measured) -> float:
     """Mean drop of the predicted class's probability with the least important 10, 20, .., 90 % of the tokens gone."""
     return float(m.q[0] - m.q[TENTHS].mean())
@@ -45,7 +45,7 @@ def comprehensiveness(m: Measured) -> float:
     return float(m.p[0] - m.p[BINS].mean())
 
 
-@register("faithfulness", -1, "probability", _ERASER)
+@register("faithfulness", -1, "probability", _ERASER, least=True)
 def sufficiency(m: Measured) -> float:
     """Mean drop of the predicted class's probability with only the most important 10, 20 and 50 % of the tokens left.
 
@@ -60,7 +60,7 @@ def accuracy_masked(m: Measured) -> float:
     return float("nan") if m.gold is None else float((decided(m.most[TENTHS]) == m.gold).mean())
 
 
-@register("faithfulness", 1, "share of decisions", _DECOMPX)
+@register("faithfulness", 1, "share of decisions", _DECOMPX, least=True)
 def accuracy_masked_least(m: Measured) -> float:
     """Accuracy against the gold label, mean over the least important 10, 20, .., 90 % of the tokens gone."""
     return float("nan") if m.gold is None else float((decided(m.least[TENTHS]) == m.gold).mean())
@@ -77,7 +77,7 @@ def decision_flip(m: Measured) -> float:
     return float(m.x[changed.argmax()]) if changed.any() else 1.0
 
 
-@register("faithfulness", 1, "Kendall's tau-b", "Jain & Wallace 2019, arXiv 1902.10186", True)
+@register("faithfulness", 1, "Kendall's tau-b", "Jain & Wallace 2019, arXiv 1902.10186", leave_one_out=True)
 def leave_one_out_tau(m: Measured) -> float:
     """Rank correlation of the scores with the drops when single tokens are gone.
 
@@ -97,7 +97,7 @@ def deletion_area(m: Measured) -> float:
     return float(np.trapezoid(m.p, m.x))
 
 
-@register("faithfulness", 1, "probability", _RISE)
+@register("faithfulness", 1, "probability", _RISE, least=True)
 def insertion_area(m: Measured) -> float:
     """Area under the predicted class's probability as tokens come, the most important first, over the share present.
 
@@ -107,7 +107,7 @@ def insertion_area(m: Measured) -> float:
     return float(np.trapezoid(m.q, m.x))
 
 
-@register("faithfulness", -1, "share of tokens", "Liu et al. 2022, arXiv 2201.12114", True)
+@register("faithfulness", -1, "share of tokens", "Liu et al. 2022, arXiv 2201.12114", leave_one_out=True)
 def polarity_violations(m: Measured) -> float:
     """Share of tokens whose score has the opposite sign of their drop; nan for unsigned methods.
 

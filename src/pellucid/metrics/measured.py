@@ -23,7 +23,8 @@ class Measured:
 
     scores [n] rank the tokens, highest first; ordinary [n] tells which are no special tokens: only these are erased.
     removed [11]: how many are gone at each of SHARES, floor(share * ordinary). most, least [11, c]: probabilities of
-    all classes with the most, the least important tokens gone; nan where nothing would be left to read. predicted: the
+    all classes with the most, the least important tokens gone; nan where nothing would be left to read, and where it
+    was not measured. predicted: the
     class whose probability is followed, that with the largest logit (the only one of a one-logit head). loo [n]: the
     drop of its log-odds without that token alone, in nats; nan at special tokens and where it was not measured. Its
     signs and ranks are those of the drop in probability, but do not drown in rounding where that is close to 1.
@@ -81,13 +82,14 @@ def measure(
     operator: Operator = "mask",
     unsigned: Collection[str] = (),
     leave_one_out: bool = True,
+    least: bool = True,
     tokens: int = TOKENS,
 ) -> tuple[dict[str, Measured], int]:
     """Curves of all rankings of one text by one operator, and the number of forward passes spent on them together.
 
     text: one row without padding; its `labels`, if any, are the gold class. rankings: method -> scores [n] over all its
     tokens, of the predicted class. unsigned: the methods among them whose sign says nothing. leave_one_out: measure
-    each ordinary token's drop. tokens: see `erased_logits`.
+    each ordinary token's drop. least: measure with the least important gone too. tokens: see `erased_logits`.
 
     Cost: a forward pass per distinct set of erased tokens: at most 1 + 20 per ranking + one per ordinary token. Sets
     that several rankings ask for, and the whole and the empty text, are run once.
@@ -103,7 +105,7 @@ def measure(
     gone = [np.zeros((1, len(ids)), dtype=bool), _single(at if leave_one_out else at[:0], len(ids))]
     for scores in rankings.values():
         order = at[ranked(np.asarray(scores, dtype=float)[at], ids)]
-        gone += [_first(order, removed, len(ids)), _first(order[::-1], removed, len(ids))]
+        gone += [_first(o, removed, len(ids)) for o in ((order, order[::-1]) if least else (order,))]
     logits, forwards = _spent(model, text, np.concatenate(gone), operator, tokens)
     probabilities = model.probabilities(torch.as_tensor(logits))
     assert probabilities is not None
@@ -113,7 +115,7 @@ def measure(
     loo = np.full(len(ids), np.nan)
     if leave_one_out:
         loo[at] = odds[0] - odds[1 : 1 + singles]
-    curves = p[1 + singles :].reshape(len(rankings), 2, STEPS, p.shape[1])
+    curves = p[1 + singles :].reshape(len(rankings), 2 if least else 1, STEPS, p.shape[1])
     gold = _gold(model, text)
     found = {
         name: Measured(
@@ -123,7 +125,7 @@ def measure(
             removed,
             predicted,
             curve[0],
-            curve[1],
+            curve[1] if least else np.full_like(curve[0], np.nan),
             loo,
             name not in unsigned,
             gold,

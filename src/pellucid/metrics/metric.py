@@ -18,7 +18,8 @@ class Metric(Generic[T]):
     kind tells what `compute` reads: "faithfulness" a Measured, "plausibility" an Annotated, "stability" a Pair. arrow:
     +1 where up is better, -1 where down is. compute returns nan where a text does not say (no gold label, no
     rationale, an unsigned method): such texts count for nothing, and a table's n tells how many were left.
-    leave_one_out: reads the drops of single tokens, which cost one forward pass per token to measure.
+    leave_one_out: reads the drops of single tokens, which cost one forward pass per token to measure. least: reads the
+    curve of the least important tokens, which costs up to nine.
     """
 
     name: str
@@ -28,6 +29,7 @@ class Metric(Generic[T]):
     source: str
     compute: Callable[[T], float]
     leave_one_out: bool = False
+    least: bool = False
 
     def __call__(self, seen: T) -> float:
         """The number for one text."""
@@ -45,7 +47,7 @@ class Metric(Generic[T]):
 
     def about(self) -> dict[str, Any]:
         """What can be told of it, JSON-ready."""
-        told = ("name", "kind", "arrow", "unit", "source", "meaning", "leave_one_out")
+        told = ("name", "kind", "arrow", "unit", "source", "meaning", "leave_one_out", "least")
         return {key: getattr(self, key) for key in told}
 
 
@@ -53,14 +55,19 @@ METRICS: Registry[Metric[Any]] = Registry("metric")
 
 
 def register(
-    kind: Kind, arrow: Literal[1, -1], unit: str, source: str, leave_one_out: bool = False
+    kind: Kind,
+    arrow: Literal[1, -1],
+    unit: str,
+    source: str,
+    leave_one_out: bool = False,
+    least: bool = False,
 ) -> Callable[[Callable[[T], float]], Callable[[T], float]]:
     """Make the function below available as a metric under its own name; its first line of documentation says what it
     means."""
 
     def add(compute: Callable[[T], float]) -> Callable[[T], float]:
         name: str = compute.__name__
-        METRICS.add(name, Metric(name, kind, arrow, unit, source, compute, leave_one_out))
+        METRICS.add(name, Metric(name, kind, arrow, unit, source, compute, leave_one_out, least))
         return compute
 
     return add
