@@ -8,11 +8,13 @@ from pellucid.methods.hta import HTA
 from pellucid.methods.gradient import Gradient, IntegratedGradients
 from pellucid.methods.sampling import GradientShap, SmoothGrad
 from pellucid.methods.deeplift import DeepLift
+from pellucid.methods.integrated import IntegratedDecompX
 from pellucid.methods.method import METHODS, Guarantees, Method, Scores, register
 from pellucid.methods.norms import ALTI, AttentionNorm, GlobEnc
 from pellucid.methods.perturb import LeaveOneOut, Random
 from pellucid.methods.surrogate import KernelShap, Lime, Occlusion, SampledShapley
 from pellucid.methods.greedy import Greedy
+from pellucid.methods.sequential import SequentialDecompX
 from pellucid.methods.pointwise import PointwiseInformation, Probe
 from pellucid.methods.zeroing import ValueZeroing
 
@@ -33,6 +35,7 @@ __all__ = [
     "GradientShap",
     "Greedy",
     "Guarantees",
+    "IntegratedDecompX",
     "IntegratedGradients",
     "KernelShap",
     "LeaveOneOut",
@@ -46,6 +49,7 @@ __all__ = [
     "Rollout",
     "SampledShapley",
     "Scores",
+    "SequentialDecompX",
     "SmoothGrad",
     "ValueZeroing",
     "register",
