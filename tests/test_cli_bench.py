@@ -128,3 +128,35 @@ def test_metrics_are_listed_with_their_direction(capsys: pytest.CaptureFixture[s
     assert cli.status(["metrics", "--format", "json"]) == 0
     assert {"name", "kind", "arrow"} <= set(json.loads(capsys.readouterr().out)[0])
     assert cli.status(["metrics", "aocp"]) == 2
+
+
+def test_planted_truth(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """No model, no texts: the truth is known; the files hold what the table says."""
+    asked = ("--planted", "--methods", "decompx,attention", "--limit", 2)
+    assert run(*asked, "--out", tmp_path) == 0
+    told = capsys.readouterr()
+    assert "(exact_shapley)" in told.out
+    assert "gated: a negation turns" in told.out
+    table = json.loads((tmp_path / "planted.json").read_text())
+    assert table["decompx"]["additive"]["l1"]["mean"] == pytest.approx(0, abs=1e-6)
+    assert table["exact_shapley"]["all cases"]["l1"]["mean"] == pytest.approx(0, abs=1e-6)
+    assert table["attention"]["distractor"]["l1"]["mean"] > 0.5
+    rows = pq.read_table(tmp_path / "planted.parquet").to_pylist()
+    assert len(rows) == 5 * 2 * 4  # cases x texts x (two methods, two controls)
+    assert json.loads((tmp_path / "run.json").read_text())["seed"] == 0
+    assert run(*asked, FILMS[0]) == 2
+    assert "--planted brings its own models and texts; leave out TEXT." in capsys.readouterr().err
+    assert run(*asked, "--format", "markdown") == 0
+    assert capsys.readouterr().out.startswith("| method | additive |")
+
+
+def test_sanity(films: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Findings with a control; against another model, here itself, every method is the same."""
+    out = tmp_path / "sane"
+    assert run("-i", films, "--methods", "attention", "--sanity", "--format", "json", "--out", out) == 0
+    (found,) = json.loads(capsys.readouterr().out)["findings"]
+    assert (found["name"], found["grade"]) == ("attention", "TOO FEW TEXTS")
+    assert found["control"] == "two random orders"
+    assert {"run.json", "sanity_weights.json"} <= {p.name for p in out.iterdir()}
+    assert run("-i", films, "--methods", "attention", "--against", pellucid.DEMO, "--format", "json") == 0
+    assert json.loads(capsys.readouterr().out)["findings"][0]["value"] == pytest.approx(1)

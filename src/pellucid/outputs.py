@@ -92,18 +92,19 @@ def print_texts(names: Sequence[str], found: "Sequence[Attribution]", file: io.S
 
 
 def run_record(
-    model: "Model", items: "Sequence[Item]", seconds: float, seed: int | None, spent: Mapping[str, Any]
+    model: "Model | None", items: "Sequence[Item]", seconds: float, seed: int | None, spent: Mapping[str, Any]
 ) -> str:
     """run.json: the call, versions, hashes of model and texts, the seed (None: nothing is random), seconds, and
-    what the command tells of its own work in `spent`."""
-    from pellucid.run.origin import provenance
+    what the command tells of its own work in `spent`. model: None where a command brings its own."""
+    from pellucid.run.origin import provenance, versions
 
-    origin = provenance(model)
+    origin = None if model is None else provenance(model)
     texts = json.dumps([item.text for item in items], ensure_ascii=False)
     record = {
         "call": sys.argv,
-        "versions": origin["versions"],
-        "model": {"id": model.id} | {k: origin[k] for k in ("family", "weights", "parity", "dtype", "device")},
+        "versions": versions(),
+        "model": origin
+        and {"id": origin["model"]} | {k: origin[k] for k in ("family", "weights", "parity", "dtype", "device")},
         "data": {"texts": len(items), "sha256": hashlib.sha256(texts.encode()).hexdigest()},
         "seed": seed,
         "seconds": round(seconds, 3),

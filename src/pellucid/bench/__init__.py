@@ -2,6 +2,19 @@
 
 from pellucid.bench.asked import PANEL, USUAL
 from pellucid.bench.comparison import Cell, Comparison, Cost
+from pellucid.bench.planted import Planted, planted
 from pellucid.bench.running import compare
+from pellucid.bench.sanity import randomised_labels, randomised_weights
 
-__all__ = ["PANEL", "USUAL", "Cell", "Comparison", "Cost", "compare"]
+__all__ = [
+    "PANEL",
+    "USUAL",
+    "Cell",
+    "Comparison",
+    "Cost",
+    "Planted",
+    "compare",
+    "planted",
+    "randomised_labels",
+    "randomised_weights",
+]

@@ -49,33 +49,43 @@ class Asked:
         return f"{self.key} {'↑' if self.metric.arrow > 0 else '↓'}"
 
 
-def methods_of(
-    model: Model, given: Sequence[str | Method] | Mapping[str, str | Method] | None, seed: int
-) -> tuple[dict[str, Method], list[str]]:
+Given = Sequence[str | Method] | Mapping[str, str | Method]
+"""Methods by name, "name(field=value, ...)" or as instances; a mapping labels them itself."""
+
+
+def named(given: Given, seed: int) -> dict[str, Method]:
+    """Methods by label; those given by name take `seed` where they have one.
+
+    Raises: InputError for an unknown name or setting, something that is no method, or two under one label.
+    """
+    asked = list(given.items()) if isinstance(given, Mapping) else [(_label(one), one) for one in given]
+    labels = [label for label, _ in asked]
+    for label in labels:
+        if labels.count(label) > 1:
+            raise InputError(
+                f"The method {label!r} was given twice; name them in a mapping: {{'a': first, 'b': second}}."
+            )
+    return {label: one if isinstance(one, Method) else _parsed(one, seed) for label, one in asked}
+
+
+def _label(one: object) -> str:
+    return one.name if isinstance(one, Method) else str(one).strip()
+
+
+def methods_of(model: Model, given: Given | None, seed: int) -> tuple[dict[str, Method], list[str]]:
     """Methods by label, and the sentences about what was left out. `random` is always among them.
 
-    given: names, "name(field=value, ...)", instances, or a mapping of labels to these; None: those of PANEL that the
-    model's access and tokenizer allow. Methods given by name take `seed` where they have one.
-    Raises: InputError for an unknown name or setting, or two methods under one label; AccessError for a method that was
-    asked for and needs more of the model than it gives.
+    given: see `named`; None: those of PANEL that the model's access and tokenizer allow.
+    Raises: as `named`; AccessError for a method that was asked for and needs more of the model than it gives.
     """
-    named = dict(given) if isinstance(given, Mapping) else {}
-    for one in [] if isinstance(given, Mapping) else PANEL if given is None else given:
-        label = one.name if isinstance(one, Method) else one.strip()
-        if label in named:
-            raise InputError(f"The method {label!r} was given twice; give a mapping of labels to methods.")
-        named[label] = one
-    named.setdefault(RANDOM, RANDOM)
-    found, left = {}, []
-    for label, one in named.items():
-        method = one if isinstance(one, Method) else _parsed(one, seed)
+    found, left = named(PANEL if given is None else given, seed), []
+    found.setdefault(RANDOM, _parsed(RANDOM, seed))
+    for label, method in list(found.items()):
         if given is not None:
             model.require(method.needs, f"The method {label!r}")
-        why = _out_of_reach(model, method) if given is None else None
-        if why is not None:
+        elif why := _out_of_reach(model, method):
             left.append(f"{label} is left out: {why}")
-            continue
-        found[label] = method
+            del found[label]
     return found, left
 
 

@@ -9,6 +9,8 @@ from rich.table import Table
 
 from pellucid.bench.asked import BOUND, RANDOM, Asked
 from pellucid.bench.comparison import Cell, Comparison
+from pellucid.bench.planted import MEASURES, Planted
+from pellucid.bench.planted_models import CASES
 from pellucid.registry import choose
 from pellucid.render.marks import cleaned, escaped
 
@@ -188,3 +190,69 @@ def svg(drawn: "Figure") -> bytes:
     from pellucid.records import figure_svg
 
     return figure_svg(drawn)
+
+
+def _planted(p: Planted, measure: str) -> tuple[list[str], list[list[str]]]:
+    """Header and rows, the least error over all cases first."""
+    arrow = MEASURES[choose("measure", measure, list(MEASURES))]
+    cells = {(c.method, c.case): c for c in p.cells()}
+    cases = list(dict.fromkeys(case for _, case in cells))
+
+    def rank(method: str) -> tuple[bool, float]:
+        value = cells[method, cases[-1]].measures[measure].value
+        return value is None, -arrow * (value or 0.0)
+
+    rows = []
+    for method in sorted(dict.fromkeys(m for m, _ in cells), key=rank):
+        last = cells[method, cases[-1]]
+        told = []
+        for case in cases:
+            e = cells[method, case].measures[measure]
+            ends = "" if e.interval is None else f" [{e.interval[0]:.2f}, {e.interval[1]:.2f}]"
+            told.append("-" if e.value is None else f"{e.value:.2f}{ends}")
+        name = f"({method})" if last.control else method
+        passes = "-" if last.passes is None else _small(last.passes)
+        rows.append([name if last.signed else f"{name} *", *told, passes])
+    return ["method", *cases, "passes"], rows
+
+
+def planted_notes(p: Planted, measure: str) -> list[str]:
+    """What the numbers are, what is planted, and what failed."""
+    what = {
+        "l1": "the least sum of |c score - truth| over c >= 0, as a share of the sum of |truth|: 0 is exact but for "
+        "the unit, 1 no better than zeros",
+        "precision": "share of the truly relevant words among as many top words",
+    }.get(measure, f"correlation ({measure.replace('_', ', ')}) with the truth")
+    texts = len({(t.case, t.text) for t in p.trials})
+    said = [
+        f"{measure} {'↑' if MEASURES[measure] > 0 else '↓'}: {what}. Mean over texts and its 95 % interval; {texts} "
+        "texts in all. The truth is the Shapley value of a closed form, [MASK] standing for absence.",
+        "* unsigned: compared with the sizes of the truth. (in brackets): controls; exact_shapley asks all 1024 texts.",
+        *(f"{name}: {CASES.get(name).asks}." for name in dict.fromkeys(t.case for t in p.trials)),
+    ]
+    for cell in p.cells():
+        if cell.failed and cell.case == p.cells()[-1].case:
+            said.append(f"{cell.method} failed on {cell.failed} texts: {cell.reason}")
+    return said
+
+
+def planted_markdown(p: Planted, measure: str) -> str:
+    """A table in Markdown and the notes below it."""
+    header, rows = _planted(p, measure)
+    lines = ["| " + " | ".join(header) + " |", "|---" * len(header) + "|"]
+    lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
+    return "\n".join(lines) + "\n\n" + "\n".join(f"- {cleaned(x)}" for x in planted_notes(p, measure)) + "\n"
+
+
+def planted_show(p: Planted, file: TextIO | None = None) -> None:
+    """Print the table and the notes."""
+    console = Console(file=file, highlight=False, emoji=False, markup=False)
+    if not (console.is_terminal or console.is_jupyter):
+        console.width = WIDE
+    header, rows = _planted(p, "l1")
+    table = Table(*header, box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
+    for line in planted_notes(p, "l1"):
+        console.print(line)

@@ -14,14 +14,14 @@ import torch
 from tqdm.auto import tqdm
 
 from pellucid.attribution import Attribution
-from pellucid.bench.asked import BOUND, Asked, for_operator, is_control, methods_of, metrics_of
+from pellucid.bench.asked import BOUND, Asked, Given, for_operator, is_control, methods_of, metrics_of
 from pellucid.bench.comparison import Comparison, Row
+from pellucid.bench.each import attributions, said
 from pellucid.bench.store import read_rows, write_rows
 from pellucid.encoder.model import Model
-from pellucid.errors import InputError, PellucidError
+from pellucid.errors import InputError
 from pellucid.methods.method import Method
 from pellucid.metrics import CONTROLS, Pair, Span, annotate, measure, near_duplicates
-from pellucid.run import explain
 from pellucid.run.auditing import audited, data_hash
 from pellucid.run.origin import provenance
 from pellucid.run.plan import Progress, batches
@@ -36,7 +36,7 @@ Spans = Sequence[Sequence[Span | tuple[int, ...]]]
 def compare(
     model: Model,
     x: Text | Sequence[Text] | Batch,
-    methods: Sequence[str | Method] | Mapping[str, str | Method] | None = None,
+    methods: Given | None = None,
     metrics: Sequence[str] | None = None,
     operators: Sequence[str] = ("mask",),
     labels: Sequence[int | str] | None = None,
@@ -250,13 +250,7 @@ class _Bench:
         return found
 
     def _ranked(self, method: Method, chunk: Batch, aims: Sequence[TargetSpec]) -> list[Ranking]:
-        """All texts at once; where that fails, one by one, so that the failure is that of a text."""
-        try:
-            return [_ranking(a) for a in explain(self.model, chunk, method, list(aims), batch_tokens=self.batch_tokens)]
-        except Exception as e:
-            if len(chunk) == 1:
-                return [Ranking(None, error=_said(e))]
-        return [self._ranked(method, chunk.rows([i]), [aims[i]])[0] for i in range(len(chunk))]
+        return [_ranking(a) for a in attributions(self.model, chunk, method, aims, self.batch_tokens)]
 
     def _rows_of(
         self, text: int, one: Batch, rankings: Mapping[tuple[str, str], Ranking], rival: TargetSpec
@@ -273,7 +267,7 @@ class _Bench:
                     self._plausible(text, one, scores, values)
                     self._stable(one, scores, rival, values)
             except Exception as e:  # the text itself cannot be measured
-                failed |= {label: _said(e) for label in self.labels}
+                failed |= {label: said(e) for label in self.labels}
         first = self._of_operator(rankings, self.operators[0], one, {})
         return [
             {
@@ -353,16 +347,10 @@ class _Bench:
                 values[label, a.key] = float(np.mean(taus)) if taus else float("nan")
 
 
-def _ranking(a: Attribution) -> Ranking:
-    if not np.isfinite(a.scores).all():
-        return Ranking(None, error=f"{int((~np.isfinite(a.scores)).sum())} of {len(a.scores)} scores are not finite.")
-    cost = a.origin
-    return Ranking(a.scores, cost["forwards"], cost["backwards"], cost["seconds"])
-
-
-def _said(e: Exception) -> str:
-    line = (str(e).strip().splitlines() or [""])[0]
-    return line if isinstance(e, PellucidError) else f"{type(e).__name__}: {line}"
+def _ranking(a: Attribution | str) -> Ranking:
+    if isinstance(a, str):
+        return Ranking(None, error=a)
+    return Ranking(a.scores, a.origin["forwards"], a.origin["backwards"], a.origin["seconds"])
 
 
 def _finite(value: float | None) -> float | None:

@@ -3,6 +3,8 @@
 import json
 import re
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +39,9 @@ def bench(
     label_column: options.LabelColumn = None,
     rationale_column: options.RationaleColumn = None,
     batch_tokens: options.BatchTokens = None,
+    planted: options.PlantedFlag = False,
+    sanity: options.SanityFlag = False,
+    against: options.OtherModel = None,
     device: options.Device = None,
 ) -> None:
     """Compare methods: which one names the tokens that the model's decision really hangs on?
@@ -49,9 +54,14 @@ def bench(
         pellucid bench -m my-model -i reviews.csv --limit 100 --out table
 
         pellucid bench -m my-model -i reviews.csv --methods decompx,lime,greedy --metrics aopc:mask,aopc:delete
+
+        pellucid bench --planted
     """
     start = time.perf_counter()
     choose("format", format, ["text", "markdown", "json"])
+    if planted:
+        _refuse("--planted brings its own models and texts", TEXT=text, input=input, model=model, sanity=sanity)
+        return _planted(listed(methods), seed, limit, format, out, start)
     check_source(text or [], input, "compare methods on")
     if resume and out is None:
         raise InputError("--resume takes over what --out DIR holds; add --out, or leave --resume out.")
@@ -64,6 +74,9 @@ def bench(
     columns = Columns(text_column, pair_column, label_column, rationale_column)
     items = texts_of(text or [], input, columns, limit, "Reading", notes.append)
     classifier = opened(model, device)
+    if sanity or against is not None:
+        other = None if against is None else opened(against, device)
+        return _sane(classifier, other, items, listed(methods), max_tokens, format, out, notes, start)
     made = _compared(
         classifier,
         items,
@@ -89,6 +102,84 @@ def bench(
         print_utf8(made.to_markdown() if format == "markdown" else json.dumps(made.to_dict(), indent=2) + "\n")
     if out is not None:
         say(f"Wrote {out} in {time.perf_counter() - start:.1f} s.")
+
+
+def _refuse(why: str, **given: object) -> None:
+    """InputError for the first of some options that was given."""
+    for name, value in given.items():
+        if value:
+            raise InputError(f"{why}; leave out {name if name.isupper() else '--' + name}.")
+
+
+def _planted(
+    methods: list[str] | None, seed: int, count: int | None, format: str, out: Path | None, start: float
+) -> None:
+    """`bench --planted`: its table, and its files."""
+    from pellucid.bench import planted
+    from pellucid.records import dumps, write_whole
+
+    with shown("planted") as tick:
+        made = planted(methods, count=count or 20, seed=seed, progress=tick)
+    if out is not None:
+        made.save(out)
+        write_whole(
+            out / "run.json", run_record(None, [], time.perf_counter() - start, seed, {"methods": methods}).encode()
+        )
+    if format == "text":
+        made.show()
+    else:
+        print_utf8(made.to_markdown() if format == "markdown" else dumps(made.to_dict()) + "\n")
+
+
+def _sane(
+    model: "Model",
+    other: "Model | None",
+    items: "list[Item]",
+    methods: list[str] | None,
+    max_tokens: int | None,
+    format: str,
+    out: Path | None,
+    notes: list[str],
+    start: float,
+) -> None:
+    """`bench --sanity`: findings, one per method."""
+    from pellucid.bench import PANEL, randomised_labels, randomised_weights
+    from pellucid.inputs import check_tokens
+    from pellucid.records import dumps, write_whole
+
+    check_tokens(model, items, None if max_tokens else f"Add --max-tokens {model.limit} to cut longer texts off there.")
+    for note in notes:
+        say(note)
+    texts, asked = [item.text for item in items], methods or [*PANEL, "random"]
+    with shown("sanity") as tick:
+        if other is None:
+            found = randomised_weights(model, texts, asked, max_tokens=max_tokens, progress=tick)
+        else:
+            found = randomised_labels(model, other, texts, asked, max_tokens=max_tokens)
+    if out is not None:
+        found.save(out)
+        told = {"left_out": found.origin["left_out"], "against": None if other is None else other.id}
+        write_whole(out / "run.json", run_record(model, items, time.perf_counter() - start, 0, told).encode())
+    if format == "text":
+        found.show()
+        for name, why in found.origin["left_out"].items():
+            say(f"{name} is left out: {why}")
+    else:
+        print_utf8(dumps(found.to_dict()) + "\n")
+
+
+@contextmanager
+def shown(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar with the time left, on a terminal; hears (done, total)."""
+    from tqdm.auto import tqdm
+
+    with tqdm(total=1, unit=" steps", desc=what, disable=None, leave=False) as bar:
+
+        def tick(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield tick
 
 
 def seconds_of(budget: str) -> float:

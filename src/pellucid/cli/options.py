@@ -119,3 +119,15 @@ RationaleColumn = Annotated[
         help="What people marked: [[start, end], ...] in characters, or 0 and 1 for words between spaces.",
     ),
 ]
+PlantedFlag = Annotated[
+    bool, typer.Option("--planted", help="On small models whose true contributions are known; needs no model or texts.")
+]
+SanityFlag = Annotated[
+    bool, typer.Option("--sanity", help="Do explanations change when the model's weights become random?")
+]
+OtherModel = Annotated[
+    str | None,
+    typer.Option(
+        "--against", metavar="M", help="With --sanity: another model instead, such as one of shuffled labels."
+    ),
+]
