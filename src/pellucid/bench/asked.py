@@ -15,10 +15,11 @@ from pellucid.registry import choose
 
 PANEL = (
     "decompx",
+    "integrated_decompx",
+    "deeplift_mask",
     "gradient_x_input",
     "integrated_gradients",
     "integrated_gradients_mask",
-    "deeplift_mask",
     "attention",
     "rollout",
     "globenc",
