@@ -16,9 +16,9 @@ from scipy.stats import pearsonr, spearmanr
 
 import pellucid
 from pellucid import METHODS, Access
-from pellucid.bench import planted as bench
-from pellucid.bench.planted import Planted, Trial, against, chosen, found_of, pearson, planted, rest_of, spearman
+from pellucid.bench import truth as bench
 from pellucid.bench.planted_models import CASES, EVIDENCE, WEIGHTS, WORDS, Case, weights
+from pellucid.bench.truth import Planted, Trial, against, chosen, found_of, pearson, planted, rest_of, spearman
 from pellucid.errors import InputError
 from pellucid.methods import DecompX, Gradient, Guarantees, IntegratedGradients, LeaveOneOut, Method, Scores
 from pellucid.methods.surrogate import Game

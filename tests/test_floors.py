@@ -29,7 +29,7 @@ TRANSFORMERS = ("encoder.load", "zoo", "train")
 """Only these import transformers as they like."""
 LAZILY = {
     "run.origin": "its version is part of every attribution's origin",
-    "bench.planted_models": "a BERT whose weights are set by hand is a Hugging Face model, which load opens as any other",
+    "bench.planted_models": "a BERT whose weights are set by hand is a Hugging Face model, for load to open",
 }
 """These may import it inside a function, for the reason given."""
 

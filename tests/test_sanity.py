@@ -20,11 +20,11 @@ import pellucid
 from pellucid import Access, Batch, zoo
 from pellucid.bench import sanity
 from pellucid.bench.cascade import cascade, drawn_like, stage_names, stages_of
-from pellucid.bench.planted_models import CASES, FILLERS, WEIGHTS, weights
+from pellucid.bench.planted_models import CASES, FILLERS, VOCABULARY, WEIGHTS, weights
 from pellucid.bench.sanity import MARGIN, crossed, grade_of, randomised_labels, randomised_weights
 from pellucid.errors import InputError
 from pellucid.finding import Findings
-from pellucid.methods import DecompX, Guarantees, KernelShap, Lime, Method, Random, Scores
+from pellucid.methods import DecompX, Guarantees, KernelShap, Lime, Method, PointwiseInformation, Random, Scores
 from pellucid.metrics import near_duplicates
 from pellucid.stats import Estimate, over_texts
 
@@ -200,11 +200,12 @@ def test_grades(found: Estimate, upper: Estimate, grade: str) -> None:
 
 @dataclass(frozen=True)
 class Fixed(Method):
-    """Scores that no model changes: the ids, or noise of a generator that goes on from call to call."""
+    """Scores that no model changes: the ids, all the same, or noise that is another at each call."""
 
     source: ClassVar[str] = "test"
     needs: ClassVar[Access] = Access.OUTPUTS
     noise: bool = False
+    even: bool = False
 
     @property
     def name(self) -> str:
@@ -218,6 +219,7 @@ class Fixed(Method):
         CALLS.append((target.choices, logits.argmax(-1).tolist()))
         drawn = np.random.default_rng(len(CALLS)).normal(size=batch.input_ids.shape)
         scores = torch.as_tensor(drawn) if self.noise else batch.input_ids.double()
+        scores = torch.ones_like(scores) if self.even else scores
         return Scores(scores[..., None].to(logits), None, None, logits, 1.0, 0.0)
 
 
@@ -241,9 +243,9 @@ def reader() -> tuple[pellucid.Model, Batch]:
     """A tiny BERT with the words of the planted models, and texts of random ones. [CLS], which the head reads, would be
     outstanding in every model."""
     tokenizer = CASES.get("additive").model().tokenizer
-    model = pellucid.load(tiny.build("bert", vocab_size=len(tokenizer)), tokenizer)
+    model = pellucid.load(tiny.build("bert", vocab_size=len(tokenizer), seed=5), tokenizer)
     rng = np.random.default_rng(0)
-    words = [w for w in tokenizer.get_vocab() if not w.startswith("[")]
+    words = [w for w in VOCABULARY if not w.startswith("[")]
     return model, model.batch([" ".join(rng.choice(words, rng.integers(9, 14))) for _ in range(30)])
 
 
@@ -251,7 +253,7 @@ def reader() -> tuple[pellucid.Model, Batch]:
 def randomised_once() -> Findings:
     model, batch = reader()
     CALLS.clear()
-    return randomised_weights(model, batch, ASKED, seeds=6, stages=1, duplicates=2)
+    return randomised_weights(model, batch, ASKED, seeds=12, stages=1, duplicates=2)
 
 
 def test_what_does_not_read_the_model_fails_and_what_does_passes() -> None:
@@ -264,7 +266,7 @@ def test_what_does_not_read_the_model_fails_and_what_does_passes() -> None:
         "random": "FAILS",
     }
     assert found["ids"].value == found["random"].value == pytest.approx(1)
-    assert all(f.n == 30 and f.counts["seeds"] == 6 for f in found.values())
+    assert all(f.n == 30 and f.counts["seeds"] == 12 for f in found.values())
     assert all(f.null_interval[0] < 0 < f.null_interval[1] and abs(f.null) < 0.1 for f in found.values())
     assert "no number" not in str(found["loo"])
     left = randomised_once().origin["left_out"]
@@ -273,22 +275,20 @@ def test_what_does_not_read_the_model_fails_and_what_does_passes() -> None:
 
 
 def test_the_class_that_is_explained_stays_the_models_own() -> None:
-    randomised_once()
     model, batch = reader()
+    CALLS.clear()
+    randomised_weights(model, batch, [Fixed()], seeds=2, stages=1, duplicates=0)
     own = model.logits(batch).argmax(-1).tolist()
-    whole = [(asked, told) for asked, told in CALLS if len(asked) > 3]
-    seen = {c for asked, _ in whole for c in asked}
-    assert None not in seen
-    assert sorted(np.bincount([c for asked, _ in whole for c in asked]) * len(own)) == sorted(
-        np.bincount(own, minlength=max(seen) + 1) * sum(len(asked) for asked, _ in whole)
-    )
-    assert any(list(asked) != told for asked, told in whole), "the random models decide otherwise"
+    assert len(set(own)) > 1
+    assert sorted(c for asked, _ in CALLS for c in asked) == sorted(own * 3)
+    assert any(list(asked) != told for asked, told in CALLS), "the random models decide otherwise"
 
 
 def test_stages_and_controls_are_told() -> None:
     """The numbers of a stage are those of calling the method on the copy; the controls, of calling it on twins."""
     model, batch = reader()[0], reader()[1].rows(range(10))
-    tables = randomised_weights(model, batch, ["decompx"], seeds=3).tables
+    found = randomised_weights(model, batch, ["decompx"], seeds=3)
+    tables = found.tables
     names = [r["stage"] for r in tables["stages"] if (r["method"], r["of"]) == ("decompx", "scores")]
     assert names == STAGES["bert"]
     own = model.logits(batch).argmax(-1).tolist()
@@ -303,6 +303,9 @@ def test_stages_and_controls_are_told() -> None:
             assert row["sizes"] == pytest.approx(spearmanr(abs(a), abs(b)).statistic)
     mean = np.mean([r["scores"] for r in tables["texts"] if (r["method"], r["stage"]) == ("decompx", "head")])
     assert next(r["rho"] for r in tables["stages"] if r["method"] == "decompx") == pytest.approx(mean)
+    for stage, where in (("embeddings", ""), ("bert.encoder.layer.0", "embeddings kept")):
+        mean = np.mean([r["scores"] for r in tables["texts"] if r["stage"] == stage])
+        assert found.named("decompx", where).value == pytest.approx(mean)
     twins = []
     for i in range(len(batch)):
         d = near_duplicates(model, model.named(batch).rows([i]), 2)
@@ -328,6 +331,9 @@ def test_some_stages_and_progress() -> None:
     last = randomised_weights(model, batch.rows([0, 1]), ["leave_one_out"], seeds=1, stages=1, duplicates=0)
     assert [r["stage"] for r in last.tables["stages"] if r["of"] == "scores"] == ["embeddings"]
     assert last[0].value == some[0].value
+    CALLS.clear()
+    randomised_weights(model, batch.rows([0, 1]), [Fixed()], seeds=2, stages=2, duplicates=0)
+    assert sum(len(asked) for asked, _ in CALLS) == (1 + 2 * 2) * 2, "what is not told is not measured"
     assert last[0].grade == "TOO FEW TEXTS"
     with pytest.raises(InputError, match="seen seeds=0, stages=None"):
         randomised_weights(model, batch, ["random"], seeds=0)
@@ -346,6 +352,16 @@ def test_methods_that_the_model_cannot_show_are_left_out() -> None:
     assert found[0].n == 2
     assert "'rollout' needs ENCODER access" in found.origin["left_out"]["rollout"]
     assert "'gradient_x_input' needs GRADIENTS access" in found.origin["left_out"]["gradient_x_input"]
+
+
+def test_methods_without_a_number_are_left_out_with_the_reason() -> None:
+    """One that raises for every other model, and one whose scores are all the same."""
+    model, batch = reader()
+    asked: dict[str, Method] = {"fitted": PointwiseInformation(tiny.probe(model)), "even": Fixed(even=True)}
+    found = randomised_weights(model, batch.rows(range(3)), asked, seeds=1, stages=1, duplicates=0)
+    assert not len(found)
+    assert "fitted to another model" in found.origin["left_out"]["fitted"]
+    assert found.origin["left_out"]["even"] == "its scores are the same everywhere, or the texts too short"
 
 
 def test_special_tokens_are_not_compared() -> None:

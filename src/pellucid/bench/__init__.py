@@ -2,9 +2,9 @@
 
 from pellucid.bench.asked import PANEL, USUAL
 from pellucid.bench.comparison import Cell, Comparison, Cost
-from pellucid.bench.planted import Planted, planted
 from pellucid.bench.running import compare
 from pellucid.bench.sanity import randomised_labels, randomised_weights
+from pellucid.bench.truth import Planted, planted
 
 __all__ = [
     "PANEL",

@@ -9,8 +9,8 @@ from rich.table import Table
 
 from pellucid.bench.asked import BOUND, RANDOM, Asked
 from pellucid.bench.comparison import Cell, Comparison
-from pellucid.bench.planted import MEASURES, Planted
 from pellucid.bench.planted_models import CASES
+from pellucid.bench.truth import MEASURES, Planted
 from pellucid.registry import choose
 from pellucid.render.marks import cleaned, escaped
 

@@ -16,7 +16,7 @@ from pellucid.audits.audit import ENOUGH, TOO_FEW
 from pellucid.bench.asked import Given
 from pellucid.bench.cascade import cascade, stage_names
 from pellucid.bench.each import Seen, attributions
-from pellucid.bench.planted import chosen, spearman
+from pellucid.bench.truth import chosen, spearman
 from pellucid.encoder.model import Model
 from pellucid.errors import InputError
 from pellucid.finding import Finding, Findings, with_interval
@@ -80,8 +80,7 @@ class Original:
         """The rank correlation of two random orders of each text's ordinary tokens, as many as there are seeds."""
         rng = np.random.default_rng(0)
         sizes = [sum(not t.special for t in row) for row in self.batch.tokens or ()]
-        draws = [[_chance(rng, m) for m in sizes] for _ in range(seeds)]
-        return crossed(np.array(draws))
+        return over_texts([[_chance(rng, m) for _ in range(seeds)] for m in sizes])
 
 
 def _chance(rng: np.random.Generator, m: int) -> float:
@@ -183,7 +182,9 @@ def randomised_weights(
     longer texts there. progress: hears (done, total) models.
 
     Returns a finding per method, of the wholly random model: mean rank correlation, with the control of two random
-    orders, graded by `grade_of`; tables "stages" (per method and stage), "controls", and "texts" (every number).
+    orders, graded by `grade_of`; and one of the stage before, which is the harder test of a language model: all but the
+    embeddings is random there, and what is read off them alone stays. Tables "stages" (per method and stage),
+    "controls", and "texts" (every number).
     Cost: each method on each text, once for every stage of every seed, and 1 + duplicates times for the model itself.
     Source: Adebayo et al. 2018, arXiv 1810.03292, sections 3 and 4. Differs from it: weights are drawn anew with the
     moments of the old ones; intervals over texts and seeds; a margin instead of a look.
@@ -264,11 +265,14 @@ def _told(
         if not at_end.n:
             left_out[name] = reasons.get(name, "its scores are the same everywhere, or the texts too short")
             continue
-        upper = crossed(base.upper[name])
-        found.append(_finding(audit, name, at_end, lower, upper, crossed(v[-1, :, 1]), seeds, what))
+        upper = over_texts(base.upper[name].T.tolist())
+        for depth, where in ends_of(names):
+            ends = crossed(v[depth, :, 0]), crossed(v[depth, :, 1])
+            found.append(_finding(audit, name, where, ends, lower, upper, seeds, what))
         tables["controls"].append(_row(upper, method=name, control="near-duplicates"))
         if name in base.repeat:
-            tables["controls"].append(_row(crossed(base.repeat[name]), method=name, control="another seed"))
+            again = over_texts(base.repeat[name].T.tolist())
+            tables["controls"].append(_row(again, method=name, control="another seed"))
         for depth, stage in enumerate(names):
             if stage:
                 for k, kind in enumerate(("scores", "sizes")):
@@ -280,9 +284,22 @@ def _told(
     return Findings(found, audit, tables, params={"margin": MARGIN}, origin=provenance(base.model) | told)
 
 
+def ends_of(names: Sequence[str]) -> list[tuple[int, str]]:
+    """The last stage, and the one before it if it was measured, with what is not random there."""
+    return [(-1, ""), *([(-2, f"{names[-1]} kept")] if len(names) > 1 and names[-2] else [])]
+
+
 def _finding(
-    audit: str, name: str, end: Estimate, lower: Estimate, upper: Estimate, sizes: Estimate, seeds: int, what: str
+    audit: str,
+    name: str,
+    where: str,
+    ends: tuple[Estimate, Estimate],
+    lower: Estimate,
+    upper: Estimate,
+    seeds: int,
+    what: str,
 ) -> Finding:
+    end, sizes = ends
     reading = (
         f"The ranks of its scores for {what} correlate {with_interval(end.value, end.interval)} with those for the "
         f"model, and on near-duplicates {with_interval(upper.value, upper.interval)}; of the sizes of scores "
@@ -302,6 +319,7 @@ def _finding(
         reading,
         limits,
         unit="Spearman's rho",
+        where=where,
         control="two random orders",
         null_interval=lower.interval,
         counts={"seeds": seeds},
