@@ -177,12 +177,69 @@ def test_a_broken_off_run_goes_on(tmp_path: Path) -> None:
     once = compare(model(), FILMS, {"mine": Fails()}, ["aopc"])
     for key, seen in once.values.items():
         np.testing.assert_allclose(whole.values[key], seen, atol=1e-6)
-    again = compare(model(), FILMS, **(asked | {"seed": 1}), resume=True)
-    assert again.spent["taken_over"] == 0
-    assert any("other" in line and "seed" in line for line in again.left_out)
+    before_bytes = (tmp_path / "results.parquet").read_bytes()
+    for other, what in (({"seed": 1}, "seed"), ({"x": ["Another text."]}, "texts")):
+        with pytest.raises(InputError, match=f"was made with other {what}"):
+            compare(model(), **({"x": FILMS} | asked | other), resume=True)
+    assert (tmp_path / "results.parquet").read_bytes() == before_bytes
     (tmp_path / "results.parquet").write_bytes(b"else")
     with pytest.raises(InputError, match="no result of `pellucid bench`"):
         compare(model(), FILMS, **asked, resume=True)
+
+
+def test_methods_metrics_and_texts_can_be_added(tmp_path: Path) -> None:
+    """What is there is taken over, what is new is measured; the file keeps rows that were not asked for."""
+    asked: dict[str, Any] = {"metrics": ["aopc"], "out": tmp_path}
+    compare(model(), FILMS[:3], {"mine": Fails()}, **asked)
+    Fails.calls.clear()
+    more = compare(model(), FILMS, {"mine": Fails(), "attention": "attention"}, **asked, resume=True)
+    assert more.measured == 6
+    assert sum(Fails.calls) < 3 + 2 + 6  # the three new texts, and the dull one again
+    whole = compare(model(), FILMS, {"mine": Fails(), "attention": "attention"}, ["aopc"])
+    for key, seen in whole.values.items():
+        np.testing.assert_allclose(more.values[key], seen, atol=1e-6)
+    fewer = compare(model(), FILMS[:2], ["attention"], **asked, resume=True)
+    assert set(fewer.about) == {"attention", "random"}
+    assert fewer.spent["taken_over"] == 2
+    rows = pq.read_table(tmp_path / "results.parquet").to_pylist()
+    assert {row["method"] for row in rows} == {"mine", "attention", "random"}
+
+
+def test_other_rationales_and_labels_are_measured_anew(tmp_path: Path) -> None:
+    spans = [[(0, 1)], [(0, 4)]]
+    asked: dict[str, Any] = {"methods": ["attention"], "metrics": ["token_f1", "aopc"], "out": tmp_path}
+    compare(model(), FILMS[:2], **asked, rationales=spans)
+    changed = compare(model(), FILMS[:2], **asked, rationales=[[(2, 6)], [(0, 4)]], resume=True)
+    assert changed.spent["taken_over"] == 1
+    fresh = compare(model(), FILMS[:2], ["attention"], ["token_f1"], rationales=[[(2, 6)], [(0, 4)]])
+    np.testing.assert_allclose(changed.values["attention", "token_f1"], fresh.values["attention", "token_f1"])
+
+
+def test_what_no_target_changes_explains_the_predicted_class() -> None:
+    """effective_attention may fall below 0, but its sign says nothing for or against: no contrast, no polarity."""
+    made = compare(model(), FILMS[:3], ["effective_attention"], ["aopc", "polarity_violations"])
+    scores = pellucid.explain(model(), FILMS[0], "effective_attention").scores
+    assert made.values["effective_attention", "aopc:mask"][0] == pytest.approx(plain_aopc(scores, FILMS[0]), abs=2e-5)
+    assert made.cells["polarity_violations:mask"]["effective_attention"].n == 0
+
+
+def test_cut_texts_are_told() -> None:
+    made = compare(model(), FILMS, ["attention"], ["aopc"], max_tokens=10)
+    assert any("texts were cut to 10 tokens" in line for line in made.left_out)
+    assert "were cut to 10 tokens" in made.to_markdown()
+
+
+def test_all_passes_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of methods by each operator, of metrics, of near-duplicates, of the look at the prediction."""
+    asked: dict[str, Any] = {"methods": ["greedy"], "metrics": ["aopc"], "operators": ["mask", "delete"]}
+    both = compare(model(), FILMS[:2], **asked).spent["forwards"]
+    alone = [compare(model(), FILMS[:2], **(asked | {"operators": [o]})).spent["forwards"] for o in asked["operators"]]
+    assert both == sum(alone) - 2 * 2  # the prediction and the random control, once
+    twins = compare(model(), FILMS[:2], ["leave_one_out"], ["near_duplicate_tau"]).spent["forwards"]
+    assert (
+        twins
+        > 2 * compare(model(), FILMS[:2], ["leave_one_out"], ["near_duplicate_tau"]).costs["leave_one_out"].forwards
+    )
 
 
 def test_files_say_what_the_table_says(tmp_path: Path) -> None:
@@ -265,6 +322,12 @@ def test_parameters_between_brackets() -> None:
         ({"metrics": ["token_f1"]}, "no rationales were given"),
         ({"metrics": ["accuracy_masked"]}, "no labels were given"),
         ({"metrics": []}, "at least one metric"),
+        ({"methods": []}, "No method was named"),
+        ({"methods": "decompy"}, "There is no method 'decompy'"),
+        ({"methods": {"random": "decompx"}}, "The label 'random' is that of a control"),
+        ({"metrics": "aocp"}, "There is no metric 'aocp'"),
+        ({"metrics": ["accuracy_masked"], "labels": [7] * 6}, "Text 1: "),
+        ({"rationales": [[(0, 999)]] * 6}, "Text 1: The span"),
         ({"labels": [1]}, "1 labels were given for 6 texts"),
         ({"rationales": [[]]}, "1 rationales were given for 6 texts"),
     ],

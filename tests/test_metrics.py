@@ -698,3 +698,20 @@ def test_what_metrics_say_of_themselves() -> None:
         assert all(told[key] for key in ("name", "kind", "unit"))
     with pytest.raises(InputError, match=r"no metric 'aopcs'\. Did you mean 'aopc'\?"):
         METRICS.get("aopcs")
+
+
+def test_unknown_ends_of_curves_are_no_answer() -> None:
+    """Where a share was not measured, a decision is not made up."""
+    m = measure(opened("bert"), text(labels=(1,)), {"a": drawn(14)}, "mask")[0]["a"]
+    blind = replace(m, most=np.full_like(m.most, np.nan), least=np.full_like(m.least, np.nan))
+    for name in ("decision_flip", "accuracy_masked", "accuracy_masked_least"):
+        assert math.isfinite(METRICS.get(name)(m))
+        assert math.isnan(METRICS.get(name)(blind))
+
+
+def test_normalised_without_room_has_no_interval() -> None:
+    """A resample in which the bound is not above the control says nothing."""
+    found = normalised([0.3, 0.1], [0.0, 0.2], [0.5, 0.1])
+    assert found.value is not None
+    assert found.interval is None
+    assert normalised([0.3], [0.1], [0.1]).value is None

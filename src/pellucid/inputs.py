@@ -341,7 +341,7 @@ def gold_of(item: Item, labels: Sequence[str]) -> int | str:
     if isinstance(item.label, str) and item.label in labels:
         return item.label
     number = _whole(item.label)
-    if number is not None and 0 <= number < len(labels):
+    if number is not None and 0 <= number < max(2, len(labels)):  # a one-logit head decides between 0 and 1
         return number
     names = ", ".join(f"{i} {name}" for i, name in enumerate(labels))
     raise InputError(f"{item.where} has the label {item.label!r}, which is no class of this model ({names}).")

@@ -3,10 +3,11 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from typing import Any
 
 from pellucid.encoder.model import Model
-from pellucid.errors import InputError
+from pellucid.errors import InputError, MissingExtra
 from pellucid.methods.catalog import method_with
 from pellucid.methods.method import Method
 from pellucid.methods.operators import OPERATORS, Operator, check_operator
@@ -54,12 +55,15 @@ Given = Sequence[str | Method] | Mapping[str, str | Method]
 """Methods by name, "name(field=value, ...)" or as instances; a mapping labels them itself."""
 
 
-def named(given: Given, seed: int) -> dict[str, Method]:
+def named(given: str | Given, seed: int) -> dict[str, Method]:
     """Methods by label; those given by name take `seed` where they have one.
 
     Raises: InputError for an unknown name or setting, something that is no method, or two under one label.
     """
+    given = [given] if isinstance(given, str) else given
     asked = list(given.items()) if isinstance(given, Mapping) else [(_label(one), one) for one in given]
+    if not asked:
+        raise InputError("No method was named; leave the methods out for a panel of the field.")
     labels = [label for label, _ in asked]
     for label in labels:
         if labels.count(label) > 1:
@@ -73,13 +77,16 @@ def _label(one: object) -> str:
     return one.name if isinstance(one, Method) else str(one).strip()
 
 
-def methods_of(model: Model, given: Given | None, seed: int) -> tuple[dict[str, Method], list[str]]:
+def methods_of(model: Model, given: str | Given | None, seed: int) -> tuple[dict[str, Method], list[str]]:
     """Methods by label, and the sentences about what was left out. `random` is always among them.
 
     given: see `named`; None: those of PANEL that the model's access and tokenizer allow.
     Raises: as `named`; AccessError for a method that was asked for and needs more of the model than it gives.
     """
     found, left = named(PANEL if given is None else given, seed), []
+    for label in (RANDOM, *CONTROLS):
+        if label in found and found[label].name != label:
+            raise InputError(f"The label {label!r} is that of a control; call {found[label].name!r} something else.")
     found.setdefault(RANDOM, _parsed(RANDOM, seed))
     for label, method in list(found.items()):
         if given is not None:
@@ -115,13 +122,14 @@ def _out_of_reach(model: Model, method: Method) -> str | None:
 
 
 def metrics_of(
-    model: Model, given: Sequence[str] | None, operators: Sequence[str], rationales: bool, labels: bool
+    model: Model, given: str | Sequence[str] | None, operators: str | Sequence[str], rationales: bool, labels: bool
 ) -> list[Asked]:
     """The metrics, each with its operator: "aopc:delete" has its own, "aopc" takes all of `operators`.
 
     Raises: InputError for an unknown metric or operator, one that the model's tokenizer cannot do, a metric of
     plausibility without rationales, or of accuracy without labels.
     """
+    given, operators = ([x] if isinstance(x, str) else x for x in (given, operators))  # type: ignore[assignment]
     names = given if given is not None else [*USUAL, *(LIKENESS if rationales else ())]
     if not names or not operators:
         raise InputError("A comparison needs at least one metric and one operator.")
@@ -135,6 +143,8 @@ def metrics_of(
             )
         if metric.kind == "plausibility" and not rationales:
             raise InputError(f"The metric {base!r} compares with what people marked, and no rationales were given.")
+        if base == "auprc" and find_spec("sklearn") is None:
+            raise MissingExtra("The metric 'auprc' needs scikit-learn: pip install 'pellucid[info]'.")
         if base.startswith("accuracy") and not labels:
             raise InputError(f"The metric {base!r} compares with the true class, and no labels were given.")
         for op in ([operator] if colon else operators) if metric.kind == "faithfulness" else [None]:
@@ -145,9 +155,10 @@ def metrics_of(
     return list(found.values())
 
 
-def for_operator(method: Method, operator: str) -> Method:
+def for_operator(method: Method, operator: Operator | None) -> Method:
     """The method as it ranks for an operator: the bound takes tokens away as the metric does; others do not care."""
-    return replace(method, operator=operator) if method.name == BOUND else method  # type: ignore[type-var]
+    bound = operator is not None and method.name == BOUND
+    return replace(method, operator=operator) if bound else method  # type: ignore[type-var]
 
 
 def is_control(label: str, method: Method | None) -> bool:

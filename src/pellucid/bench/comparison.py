@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Row = dict[str, Any]
-"""text, tokens, method, metric, value or None, forwards, backwards and seconds of the method on the text, error."""
+"""text, tokens, method, metric, value or None, error; forwards, backwards and seconds of the method per text, a mean
+over the texts that were explained together; digest of the text."""
 LEVEL = 0.05
 NORMALISED = "normalised_aopc"
 
@@ -66,10 +67,10 @@ class Cost:
 class Comparison:
     """A table of methods by metrics, and the rows behind it.
 
-    about: per label whether it is a control, and its source. texts: how many were given; `measured` tells how many
-    were measured. settings: all that decides the numbers. left_out: sentences about what could not be asked or taken
-    over. spent: seconds, forward passes of the metrics (the methods' own are in `costs`), texts taken over, whether
-    time ran out.
+    about: per label the method's name, whether it is a control, whether it is signed, its source. texts: how many were
+    given; `measured` tells how many were measured. settings: all besides the texts that decides the numbers. left_out:
+    sentences about methods that could not be asked, and texts that were cut. spent: seconds, forward passes in all,
+    texts taken over, whether time ran out.
     """
 
     rows: tuple[Row, ...]
@@ -142,18 +143,22 @@ class Comparison:
         others = [label for label in seen if label != reference and not self.about[label]["control"]]
         if reference is None or reference not in seen or not others:
             return {}
-        raw = [paired_p(seen[label], seen[reference], self.seed) for label in others]  # type: ignore[arg-type]
+        raw = [paired_p(seen[label].tolist(), seen[reference].tolist(), self.seed) for label in others]
         return {label: float(p) for label, p in zip(others, holm(raw), strict=True) if np.isfinite(p)}
 
     @cached_property
     def bounded(self) -> dict[str, dict[str, Estimate]]:
-        """Operator -> label -> AOPC between random (0) and the greedy bound (1); empty without the bound."""
+        """Operator -> label -> AOPC between random (0) and the greedy bound (1); empty without the bound, and where it
+        is not above random."""
         found: dict[str, dict[str, Estimate]] = {}
+        bound = next((label for label, told in self.about.items() if told["name"] == BOUND), None)
         for a in self.asked:
-            if a.metric.name == "aopc" and BOUND in self.about:
-                of = {label: self.values[label, a.key].tolist() for label in self.about}
+            if a.metric.name != "aopc" or bound is None:
+                continue
+            of = {label: self.values[label, a.key].tolist() for label in self.about}
+            if np.nanmean(self.values[bound, a.key] - self.values[RANDOM, a.key]) > 0:
                 found[str(a.operator)] = {
-                    label: normalised(value, of[RANDOM], of[BOUND], self.seed) for label, value in of.items()
+                    label: normalised(value, of[RANDOM], of[bound], self.seed) for label, value in of.items()
                 }
         return found
 

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, TextIO
 from rich.console import Console
 from rich.table import Table
 
-from pellucid.bench.asked import BOUND, RANDOM, Asked
+from pellucid.bench.asked import Asked
 from pellucid.bench.comparison import Cell, Comparison
 from pellucid.bench.planted_models import CASES
 from pellucid.bench.truth import MEASURES, Planted
 from pellucid.registry import choose
 from pellucid.render.marks import cleaned, escaped
+from pellucid.stats import Estimate
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -25,7 +26,8 @@ def notes(c: Comparison) -> list[str]:
     """What the numbers are and are not, a sentence or two each."""
     more = f" of {c.texts}, as the time ran out; they are a random sample" if c.measured < c.texts else ""
     said = [
-        f"{c.measured} texts{more}. Each cell: the mean over texts and its 95 % bootstrap interval over texts. "
+        f"{c.measured} texts{more}. Each cell: the mean over texts and its 95 % bootstrap interval over texts, and n "
+        "where it is of fewer. "
         "Arrows say where better lies.",
         f"{BEST} best of its column; {AS_GOOD} not told apart from the best; {NO_BETTER} not told apart from random "
         f"(paired permutation tests on the same texts, Holm over the methods of a column, 5 %). The best is chosen by "
@@ -41,7 +43,7 @@ def notes(c: Comparison) -> list[str]:
     if any(a.metric.kind == "plausibility" for a in c.asked):
         said.append("Plausibility is agreement with what people marked; it says nothing of the model's own reasons.")
     for operator, of in c.bounded.items():
-        told = ", ".join(f"{label} {_number(of[label].value)}" for label in c.labels if label not in (RANDOM, BOUND))
+        told = ", ".join(f"{label} {_estimate(of[label])}" for label in c.labels if not c.about[label]["control"])
         said.append(f"AOPC by {operator} between random (0) and greedy removal (1): {told}.")
     for label, texts in c.failures.items():
         first = min(texts)
@@ -53,12 +55,18 @@ def _number(x: float | None) -> str:
     return "-" if x is None or math.isnan(x) else f"{x:.3f}"
 
 
+def _estimate(e: Estimate) -> str:
+    ends = "" if e.interval is None else f" [{e.interval[0]:.2f}, {e.interval[1]:.2f}]"
+    return "-" if e.value is None else f"{e.value:.2f}{ends}"
+
+
 def _mark(cell: Cell) -> str:
     return BEST if cell.best else AS_GOOD if cell.like_best else NO_BETTER if cell.like_random else ""
 
 
-def _interval(cell: Cell) -> str:
-    return "" if cell.low is None or cell.high is None else f"[{cell.low:.3f}, {cell.high:.3f}]"
+def _interval(c: Comparison, cell: Cell) -> str:
+    ends = "" if cell.low is None or cell.high is None else f"[{cell.low:.3f}, {cell.high:.3f}]"
+    return ends if cell.n == c.measured else f"{ends} n = {cell.n}".strip()
 
 
 def _small(x: float) -> str:
@@ -101,7 +109,7 @@ def _table(c: Comparison, some: Sequence[Asked]) -> Table:
         cells = [c.cells[a.key][label] for a in some]
         cost = c.costs[label]
         name = f"({label})" if c.about[label]["control"] else label
-        numbers = [f"{_number(cell.mean)} {_mark(cell) or ' '}\n{_interval(cell)}" for cell in cells]
+        numbers = [f"{_number(cell.mean)} {_mark(cell) or ' '}\n{_interval(c, cell)}" for cell in cells]
         table.add_row(name, *numbers, _small(cost.passes), _small(cost.seconds))
     return table
 
@@ -113,7 +121,7 @@ def markdown(c: Comparison) -> str:
         "|---" * len(_header(c)) + "|",
     ]
     for label, cells, passes, seconds in _rows(c):
-        told = [" ".join(filter(None, (_number(x.mean), _interval(x), _mark(x)))) for x in cells]
+        told = [" ".join(filter(None, (_number(x.mean), _interval(c, x), _mark(x)))) for x in cells]
         name = label.replace("|", "\\|")
         lines.append(f"| {name} | {' | '.join(told)} | {passes} | {seconds} |")
     return "\n".join(lines) + "\n\n" + "\n".join(f"- {cleaned(line)}" for line in notes(c)) + "\n"
@@ -125,7 +133,7 @@ def html_page(c: Comparison) -> str:
     body = []
     for label, cells, passes, seconds in _rows(c):
         told = "".join(
-            f"<td{_look(x)}>{_number(x.mean)} {_mark(x)}<br><small>{_interval(x)}</small></td>" for x in cells
+            f"<td{_look(x)}>{_number(x.mean)} {_mark(x)}<br><small>{_interval(c, x)}</small></td>" for x in cells
         )
         kind = ' class="control"' if c.about[label]["control"] else ""
         body.append(f"<tr{kind}><th>{escaped(label)}</th>{told}<td>{passes}</td><td>{seconds}</td></tr>\n")
@@ -208,8 +216,7 @@ def _planted(p: Planted, measure: str) -> tuple[list[str], list[list[str]]]:
         told = []
         for case in cases:
             e = cells[method, case].measures[measure]
-            ends = "" if e.interval is None else f" [{e.interval[0]:.2f}, {e.interval[1]:.2f}]"
-            told.append("-" if e.value is None else f"{e.value:.2f}{ends}")
+            told.append(_estimate(e))
         name = f"({method})" if last.control else method
         passes = "-" if last.passes is None else _small(last.passes)
         rows.append([name if last.signed else f"{name} *", *told, passes])
@@ -227,7 +234,9 @@ def planted_notes(p: Planted, measure: str) -> list[str]:
     said = [
         f"{measure} {'↑' if MEASURES[measure] > 0 else '↓'}: {what}. Mean over texts and its 95 % interval; {texts} "
         "texts in all. The truth is the Shapley value of a closed form, [MASK] standing for absence.",
-        "* unsigned: compared with the sizes of the truth. (in brackets): controls; exact_shapley asks all 1024 texts.",
+        "* unsigned: compared with the sizes of the truth; greedy and sequential_decompx, which rank from the "
+        "strongest for to the strongest against, are not made for that. (in brackets): controls; exact_shapley asks "
+        "all 1024 texts.",
         *(f"{name}: {CASES.get(name).asks}." for name in dict.fromkeys(t.case for t in p.trials)),
     ]
     for cell in p.cells():

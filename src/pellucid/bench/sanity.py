@@ -21,7 +21,7 @@ from pellucid.encoder.model import Model
 from pellucid.errors import InputError
 from pellucid.finding import Finding, Findings, with_interval
 from pellucid.methods import Method
-from pellucid.metrics import near_duplicates
+from pellucid.metrics import LEAST, near_duplicates
 from pellucid.run.auditing import audited, data_hash
 from pellucid.run.origin import provenance
 from pellucid.stats import TIED, Estimate, over_texts
@@ -30,8 +30,6 @@ from pellucid.types import Batch, Text
 MARGIN = 0.2
 """A mean rank correlation nearer to 0 than this is none to speak of: 4 % of the ranks' variance."""
 SEEDS = 5
-LEAST = 3
-"""Fewer shared ordinary tokens than this have no rank correlation worth a number."""
 Progress = Callable[[int, int], None] | None
 
 

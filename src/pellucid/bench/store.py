@@ -3,6 +3,7 @@
 import io
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,17 +22,40 @@ _COLUMNS = {
     "backwards": "float64",
     "seconds": "float64",
     "error": "string",
+    "digest": "string",
 }
 _KEY = b"pellucid"
-PASSING = ("device", "parity", "model", "metrics")
-"""Settings that may differ between a run and the one that goes on: where the same weights lie, and what is asked."""
+SAME = ("weights", "dtype", "access", "seed")
+"""Settings that a run must share with one that goes on from its rows; methods are compared one by one."""
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Rows of an earlier run that still hold, and the settings of the methods that made them."""
+
+    rows: list[Row]
+    methods: dict[str, Any]
+
+    def split(self, labels: Sequence[str], metrics: Sequence[str]) -> tuple[list[Row], list[Row]]:
+        """The rows that are asked for, of texts and methods that have all metrics and did not fail; and those of other
+        methods and metrics, which are to stay in the file."""
+        asked = [r for r in self.rows if r["method"] in labels and r["metric"] in metrics]
+        per: dict[tuple[int, str], set[str]] = {}
+        for r in asked:
+            if not r["error"]:
+                per.setdefault((r["text"], r["method"]), set()).add(r["metric"])
+        whole = {key for key, found in per.items() if found == set(metrics)}
+        other = [r for r in self.rows if r["method"] not in labels or r["metric"] not in metrics]
+        return [r for r in asked if (r["text"], r["method"]) in whole], other
 
 
 def save(made: Comparison, folder: Path) -> list[Path]:
-    """Write the table in all its forms, the rows and the figures; each file whole or not at all."""
+    """Write the table in all its forms and the figure, and the rows where there are none; each file whole or not at
+    all."""
     from pellucid.bench.page import svg
 
-    write_rows(folder, made.rows, made.settings)
+    if not (folder / RESULTS).exists():
+        write_rows(folder, made.rows, made.settings)
     files = {
         "table.md": made.to_markdown().encode(),
         "table.html": made.to_html().encode(),
@@ -55,17 +79,18 @@ def write_rows(folder: Path, rows: Sequence[Row], settings: Mapping[str, Any]) -
     write_whole(folder / RESULTS, sink.getvalue())
 
 
-def read_rows(folder: Path, settings: Mapping[str, Any]) -> tuple[list[Row], str | None]:
-    """The rows of an earlier run with the same settings; or none, and what is different, in words.
+def read_rows(folder: Path, settings: Mapping[str, Any], digests: Sequence[str]) -> Stored:
+    """What the folder holds of these texts, by methods of the same settings.
 
-    Raises: InputError if the folder's results.parquet is no file of ours.
+    Raises: InputError, so that nothing is overwritten, if results.parquet is no file of ours, or was made of another
+    model, seed or version, or of other texts altogether.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     path = folder / RESULTS
     if not path.exists():
-        return [], None
+        return Stored([], {})
     try:
         table = pq.read_table(path)
         told = json.loads((table.schema.metadata or {})[_KEY])
@@ -73,5 +98,16 @@ def read_rows(folder: Path, settings: Mapping[str, Any]) -> tuple[list[Row], str
     except (OSError, pa.ArrowException, KeyError, ValueError) as e:
         raise InputError(f"{path} is no result of `pellucid bench` ({e}); move it away, or leave --resume out.") from e
     want = json.loads(json.dumps(settings))
-    other = [name for name in want if name not in PASSING and want[name] != told.get(name)]
-    return (rows, None) if not other else ([], " and ".join(other))
+    other = [name for name in SAME if want[name] != told.get(name)]
+    if want["versions"]["pellucid"] != told.get("versions", {}).get("pellucid"):
+        other.append("version of pellucid")
+    mine = [r for r in rows if r["text"] < len(digests) and r["digest"] == digests[r["text"]]]
+    if rows and not mine:
+        other.append("texts")
+    if other:
+        raise InputError(
+            f"{path} was made with other {' and '.join(other)}; choose another folder, or leave --resume out to begin "
+            "anew."
+        )
+    methods = {label: m for label, m in told["methods"].items() if want["methods"].get(label, m) == m}
+    return Stored([r for r in mine if r["method"] in methods], methods)

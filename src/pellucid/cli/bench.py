@@ -1,9 +1,8 @@
 """`pellucid bench`: methods compared on a set of texts by the same forward passes."""
 
-import json
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -60,7 +59,8 @@ def bench(
     start = time.perf_counter()
     choose("format", format, ["text", "markdown", "json"])
     if planted:
-        _refuse("--planted brings its own models and texts", TEXT=text, input=input, model=model, sanity=sanity)
+        given = {"TEXT": text, "input": input, "model": model, "sanity": sanity, "against": against, "resume": resume}
+        _refuse("--planted brings its own models and texts", given | {"metrics": metrics, "budget": budget})
         return _planted(listed(methods), seed, limit, format, out, start)
     check_source(text or [], input, "compare methods on")
     if resume and out is None:
@@ -69,12 +69,15 @@ def bench(
     if out is not None:
         check_place(out / "run.json")
     from pellucid.inputs import Columns
+    from pellucid.records import dumps
 
     notes = [] if model else [NO_MODEL]
     columns = Columns(text_column, pair_column, label_column, rationale_column)
     items = texts_of(text or [], input, columns, limit, "Reading", notes.append)
     classifier = opened(model, device)
     if sanity or against is not None:
+        given = {"metrics": metrics, "budget": budget, "resume": resume, "label-column": label_column, "seed": seed > 0}
+        _refuse("--sanity compares explanations, by its own draws", given | {"rationale-column": rationale_column})
         other = None if against is None else opened(against, device)
         return _sane(classifier, other, items, listed(methods), max_tokens, format, out, notes, start)
     made = _compared(
@@ -99,12 +102,12 @@ def bench(
     if format == "text":
         made.show()
     else:
-        print_utf8(made.to_markdown() if format == "markdown" else json.dumps(made.to_dict(), indent=2) + "\n")
+        print_utf8(made.to_markdown() if format == "markdown" else dumps(made.to_dict()) + "\n")
     if out is not None:
         say(f"Wrote {out} in {time.perf_counter() - start:.1f} s.")
 
 
-def _refuse(why: str, **given: object) -> None:
+def _refuse(why: str, given: Mapping[str, object]) -> None:
     """InputError for the first of some options that was given."""
     for name, value in given.items():
         if value:
@@ -240,7 +243,6 @@ def _record(folder: Path, made: "Comparison", model: "Model", items: "list[Item]
     """run.json beside the table."""
     from pellucid.records import write_whole
 
-    methods = sum(made.costs[label].forwards * made.measured for label in made.about if made.costs[label].forwards > 0)
     told = {
         "methods": made.settings["methods"],
         "metrics": made.settings["metrics"],
@@ -250,7 +252,8 @@ def _record(folder: Path, made: "Comparison", model: "Model", items: "list[Item]
             for label, c in made.costs.items()
             if c.seconds == c.seconds
         },
-        "forwards": round(methods + made.spent["forwards"]),
+        "forwards": round(made.spent["forwards"]),
+        "notes": list(made.left_out),
         "out_of_time": made.spent["out_of_time"],
         "taken_over": made.spent["taken_over"],
         "failures": {label: {str(i + 1): why for i, why in texts.items()} for label, texts in made.failures.items()},

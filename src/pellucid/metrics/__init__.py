@@ -2,13 +2,14 @@
 
 from pellucid.methods.operators import OPERATORS, Operator, check_operator, erased_logits
 from pellucid.metrics.faithfulness import normalised
-from pellucid.metrics.measured import SHARES, Measured, decided, measure, ranked
+from pellucid.metrics.measured import SHARES, Measured, decided, gold_of, measure, ranked
 from pellucid.metrics.metric import METRICS, Metric, register
 from pellucid.metrics.plausibility import CONTROLS, Annotated, Span, annotate, longest_words, marked, random_scores
-from pellucid.metrics.stability import Duplicates, Pair, near_duplicates
+from pellucid.metrics.stability import LEAST, Duplicates, Pair, near_duplicates
 
 __all__ = [
     "CONTROLS",
+    "LEAST",
     "METRICS",
     "OPERATORS",
     "SHARES",
@@ -23,6 +24,7 @@ __all__ = [
     "check_operator",
     "decided",
     "erased_logits",
+    "gold_of",
     "longest_words",
     "marked",
     "measure",

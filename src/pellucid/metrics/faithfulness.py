@@ -5,6 +5,7 @@ p is the probability of the predicted class, and a drop is one of p. nan: this t
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -57,13 +58,13 @@ def sufficiency(m: Measured) -> float:
 @register("faithfulness", -1, "share of decisions", _DECOMPX)
 def accuracy_masked(m: Measured) -> float:
     """Accuracy against the gold label, mean over the most important 10, 20, .., 90 % of the tokens gone."""
-    return float("nan") if m.gold is None else float((decided(m.most[TENTHS]) == m.gold).mean())
+    return _right(m.most, m.gold)
 
 
 @register("faithfulness", 1, "share of decisions", _DECOMPX, least=True)
 def accuracy_masked_least(m: Measured) -> float:
     """Accuracy against the gold label, mean over the least important 10, 20, .., 90 % of the tokens gone."""
-    return float("nan") if m.gold is None else float((decided(m.least[TENTHS]) == m.gold).mean())
+    return _right(m.least, m.gold)
 
 
 @register("faithfulness", -1, "share of tokens", "Serrano & Smith 2019, arXiv 1906.03731")
@@ -73,6 +74,8 @@ def decision_flip(m: Measured) -> float:
     Differs from the source, which erases attention weights one by one and leaves out what never flips: here tokens, in
     steps of a tenth of the text.
     """
+    if not np.isfinite(m.most[TENTHS]).all():
+        return math.nan
     changed = (decided(m.most) != decided(m.most[:1])) & np.isfinite(m.most).all(1)
     return float(m.x[changed.argmax()]) if changed.any() else 1.0
 
@@ -133,6 +136,12 @@ def monotonicity(m: Measured) -> float:
     return float((after[step] <= before[step] + TIED).mean()) if step.any() else float("nan")
 
 
+def _right(curve: np.ndarray, gold: int | None) -> float:
+    """Share of right decisions at 10 to 90 %; nan without a label, or where one of them is not known."""
+    known = gold is not None and np.isfinite(curve[TENTHS]).all()
+    return float((decided(curve[TENTHS]) == gold).mean()) if known else math.nan
+
+
 def _both(m: Measured) -> np.ndarray:
     """Ordinary tokens whose drop was measured."""
     return np.asarray(m.ordinary & np.isfinite(m.loo))
@@ -144,7 +153,8 @@ def normalised(value: Sequence[float], random: Sequence[float], greedy: Sequence
     value, random, greedy: one metric of the same texts in the same order. The answer is (V - R) / (G - R) of their
     means, not the mean of ratios, which a text with G near R would dominate; the 95 % interval is a percentile
     bootstrap over texts, the three of a text drawn together. It may exceed 1, as greedy removal is no true bound. Texts
-    with a number that is not finite are left out; no value where G and R agree.
+    with a number that is not finite are left out; no value where G and R agree, and no interval where they do, or
+    change places, in a resample: the texts are then too few.
 
     Raises: ValueError if the lengths differ. Cost: 2000 means. Source: Edin et al. 2025, "Normalized AOPC", arXiv
     2408.08137; differs in that they normalise each text by its own limits, which a beam search finds.
@@ -155,10 +165,14 @@ def normalised(value: Sequence[float], random: Sequence[float], greedy: Sequence
     rows = np.stack(given, -1)
     rows = rows[np.isfinite(rows).all(1)]
 
+    ahead = float(np.sign(rows[:, 2].mean() - rows[:, 1].mean())) if len(rows) else 0.0
+
     def ratio(index: np.ndarray) -> float:
         v, r, g = rows[index.astype(int)].mean(0)
-        return float((v - r) / (g - r)) if abs(g - r) > TIED else float("nan")
+        return float((v - r) / (g - r)) if (g - r) * ahead > TIED else math.nan
 
-    if not len(rows) or math.isnan(ratio(np.arange(len(rows)))):
+    if not ahead or math.isnan(ratio(np.arange(len(rows)))):
         return Estimate(None, None, len(rows))
-    return over_texts([[i] for i in range(len(rows))], ratio, seed=seed)
+    found = over_texts([[i] for i in range(len(rows))], ratio, seed=seed)
+    sound = found.interval is not None and bool(np.isfinite(found.interval).all())
+    return found if sound else replace(found, interval=None)

@@ -116,7 +116,7 @@ def measure(
     if leave_one_out:
         loo[at] = odds[0] - odds[1 : 1 + singles]
     curves = p[1 + singles :].reshape(len(rankings), 2 if least else 1, STEPS, p.shape[1])
-    gold = _gold(model, text)
+    gold = gold_of(model, text)
     found = {
         name: Measured(
             operator,
@@ -202,8 +202,11 @@ def _odds(logits: np.ndarray, predicted: int, problem: str) -> np.ndarray:
         return np.asarray(logits[:, predicted] - np.logaddexp.reduce(np.delete(logits, predicted, axis=1), axis=1))
 
 
-def _gold(model: Model, text: Batch) -> int | None:
-    """The decision that the text's label asks for; 0 or 1 for a one-logit head."""
+def gold_of(model: Model, text: Batch) -> int | None:
+    """The decision that the text's label asks for; 0 or 1 for a one-logit head; None without a label.
+
+    Raises: InputError for a label that is no class of the model.
+    """
     if text.labels is None:
         return None
     label = text.labels[0]

@@ -1,5 +1,6 @@
 """Stability: whether an explanation stays when the text hardly changes and the model's answer does not."""
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,6 +16,8 @@ from pellucid.metrics.metric import register
 from pellucid.stats import kendall
 from pellucid.types import Batch
 
+LEAST = 3
+"""Fewer shared ordinary tokens than this have no rank correlation worth a number."""
 TRIED = 4
 """Candidates that are tried for each near-duplicate asked for."""
 
@@ -121,5 +124,8 @@ def _rows(model: Model, text: Batch, ids: Tensor, places: np.ndarray) -> Batch |
 
 @register("stability", 1, "Kendall's tau-b", "after Alvarez-Melis & Jaakkola 2018, arXiv 1806.08049")
 def near_duplicate_tau(pair: Pair) -> float:
-    """Rank correlation of the scores of a text and its near-duplicate over the tokens that both share."""
-    return kendall(pair.scores[pair.same], pair.twin[pair.same])
+    """Rank correlation of the scores of a text and its near-duplicate over the tokens that both share.
+
+    nan for fewer than LEAST of these.
+    """
+    return math.nan if pair.same.sum() < LEAST else kendall(pair.scores[pair.same], pair.twin[pair.same])

@@ -222,6 +222,7 @@ def scatter(
     ax.set_xscale("log")
     xs = [x for x, *_ in points.values() if math.isfinite(x) and x > 0] or [1.0]
     ax.set_xlim(min(xs) / 1.5, max(xs) * 8)
+    points = {k: (max(x, min(xs) / 1.4), y, low, high) for k, (x, y, low, high) in points.items() if math.isfinite(x)}
     for name, (y, low, high) in levels.items():
         if y is None:
             continue
