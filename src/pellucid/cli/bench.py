@@ -58,9 +58,10 @@ def bench(
     """
     start = time.perf_counter()
     choose("format", format, ["text", "markdown", "json"])
+    own = {"metrics": metrics, "budget": budget, "resume": resume, "label-column": label_column}
     if planted:
-        given = {"TEXT": text, "input": input, "model": model, "sanity": sanity, "against": against, "resume": resume}
-        _refuse("--planted brings its own models and texts", given | {"metrics": metrics, "budget": budget})
+        beyond = {"TEXT": text, "input": input, "model": model, "sanity": sanity, "against": against}
+        _refuse("--planted brings its own models and texts", beyond | own)
         return _planted(listed(methods), seed, limit, format, out, start)
     check_source(text or [], input, "compare methods on")
     if resume and out is None:
@@ -76,16 +77,14 @@ def bench(
     items = texts_of(text or [], input, columns, limit, "Reading", notes.append)
     classifier = opened(model, device)
     if sanity or against is not None:
-        given = {"metrics": metrics, "budget": budget, "resume": resume, "label-column": label_column, "seed": seed > 0}
-        _refuse("--sanity compares explanations, by its own draws", given | {"rationale-column": rationale_column})
+        _refuse("--sanity compares explanations, by its own draws", own | {"seed": seed > 0})
         other = None if against is None else opened(against, device)
         return _sane(classifier, other, items, listed(methods), max_tokens, format, out, notes, start)
+    asked = listed(methods), listed(metrics), listed(operators) or []
     made = _compared(
         classifier,
         items,
-        listed(methods),
-        None if metrics is None else listed(metrics) or [],
-        listed(operators) or [],
+        *asked,
         (label_column is not None, rationale_column is not None),
         {
             "max_tokens": max_tokens,
