@@ -58,10 +58,10 @@ def bench(
     """
     start = time.perf_counter()
     choose("format", format, ["text", "markdown", "json"])
-    own = {"metrics": metrics, "budget": budget, "resume": resume, "label-column": label_column}
+    own: dict[str, object] = {"metrics": metrics, "budget": budget, "resume": resume, "label-column": label_column}
     if planted:
-        beyond = {"TEXT": text, "input": input, "model": model, "sanity": sanity, "against": against}
-        _refuse("--planted brings its own models and texts", beyond | own)
+        own |= {"TEXT": text, "input": input, "model": model, "sanity": sanity, "against": against}
+        _refuse("--planted brings its own models and texts", own)
         return _planted(listed(methods), seed, limit, format, out, start)
     check_source(text or [], input, "compare methods on")
     if resume and out is None:
@@ -70,7 +70,6 @@ def bench(
     if out is not None:
         check_place(out / "run.json")
     from pellucid.inputs import Columns
-    from pellucid.records import dumps
 
     notes = [] if model else [NO_MODEL]
     columns = Columns(text_column, pair_column, label_column, rationale_column)
@@ -96,8 +95,17 @@ def bench(
         },
         notes,
     )
+    _deliver(made, format, out, classifier, items, start)
+
+
+def _deliver(
+    made: "Comparison", format: str, out: Path | None, model: "Model", items: "list[Item]", start: float
+) -> None:
+    """Print the table, and write run.json beside it."""
+    from pellucid.records import dumps
+
     if out is not None:
-        _record(out, made, classifier, items, time.perf_counter() - start)
+        _record(out, made, model, items, time.perf_counter() - start)
     if format == "text":
         made.show()
     else:
