@@ -18,6 +18,7 @@ import pellucid
 from pellucid import Access, Comparison, Target, compare
 from pellucid.bench import PANEL
 from pellucid.bench.comparison import Cell
+from pellucid.bench.page import _mark
 from pellucid.errors import AccessError, InputError
 from pellucid.methods import DecompX, Greedy, Guarantees, Method, Random, Scores
 from pellucid.stats import holm, paired_p
@@ -319,8 +320,8 @@ def test_parameters_between_brackets() -> None:
         ({"metrics": ["aopcs"]}, "aopc"),
         ({"metrics": ["aopc:erase"]}, "operator"),
         ({"metrics": ["token_f1:mask"]}, "erases nothing"),
-        ({"metrics": ["token_f1"]}, "no rationales were given"),
-        ({"metrics": ["accuracy_masked"]}, "no labels were given"),
+        ({"metrics": ["token_f1"]}, "give rationales .--rationale-column NAME."),
+        ({"metrics": ["accuracy_masked"]}, "give labels"),
         ({"metrics": []}, "at least one metric"),
         ({"methods": []}, "No method was named"),
         ({"methods": "decompy"}, "There is no method 'decompy'"),
@@ -351,6 +352,8 @@ def test_marks_of_cells() -> None:
     assert not Cell(0.1, 0.0, 0.2, 9).like_random
     assert Cell(0.1, 0.0, 0.2, 9, p_best=0.06).like_best
     assert not Cell(0.1, 0.0, 0.2, 9, p_best=0.06, best=True).like_best
+    assert _mark(Cell(0.1, 0.0, 0.2, 9, p_random=0.2, best=True)) == "★~"
+    assert _mark(Cell(0.1, 0.0, 0.2, 9, p_random=0.2, p_best=0.3)) == "=~"
 
 
 def test_names_from_outside_are_escaped() -> None:

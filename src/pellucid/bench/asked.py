@@ -142,11 +142,13 @@ def metrics_of(
                 f"The metric {base!r} erases nothing, so it has no operator; ask for it without {operator!r}."
             )
         if metric.kind == "plausibility" and not rationales:
-            raise InputError(f"The metric {base!r} compares with what people marked, and no rationales were given.")
+            raise InputError(
+                f"The metric {base!r} compares with what people marked: give rationales (--rationale-column NAME)."
+            )
         if base == "auprc" and find_spec("sklearn") is None:
             raise MissingExtra("The metric 'auprc' needs scikit-learn: pip install 'pellucid[info]'.")
         if base.startswith("accuracy") and not labels:
-            raise InputError(f"The metric {base!r} compares with the true class, and no labels were given.")
+            raise InputError(f"The metric {base!r} compares with the true class: give labels (--label-column NAME).")
         for op in ([operator] if colon else operators) if metric.kind == "faithfulness" else [None]:
             if op is not None:
                 check_operator(model, choose("operator", op, list(OPERATORS)))

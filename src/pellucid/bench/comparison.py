@@ -73,11 +73,11 @@ class Comparison:
     texts taken over, whether time ran out.
     """
 
-    rows: tuple[Row, ...]
+    rows: tuple[Row, ...] = field(repr=False)
     asked: tuple[Asked, ...]
     about: Mapping[str, Mapping[str, Any]]
     texts: int
-    settings: Mapping[str, Any]
+    settings: Mapping[str, Any] = field(repr=False)
     left_out: tuple[str, ...] = ()
     spent: Mapping[str, Any] = field(default_factory=dict)
 

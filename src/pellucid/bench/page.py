@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TextIO
 from rich.console import Console
 from rich.table import Table
 
-from pellucid.bench.asked import Asked
+from pellucid.bench.asked import BOUND, Asked
 from pellucid.bench.comparison import Cell, Comparison
 from pellucid.bench.planted_models import CASES
 from pellucid.bench.truth import MEASURES, Planted
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 BEST, AS_GOOD, NO_BETTER = "★", "=", "~"
+FEW = 20
+"""Texts, below which a warning stands in the notes."""
 WIDE = 160  # columns, where there is no terminal to say how many
 
 
@@ -27,8 +29,7 @@ def notes(c: Comparison) -> list[str]:
     more = f" of {c.texts}, as the time ran out; they are a random sample" if c.measured < c.texts else ""
     said = [
         f"{c.measured} texts{more}. Each cell: the mean over texts and its 95 % bootstrap interval over texts, and n "
-        "where it is of fewer. "
-        "Arrows say where better lies.",
+        "where it is of fewer. Arrows say where better lies; rows are sorted by the first column, controls below.",
         f"{BEST} best of its column; {AS_GOOD} not told apart from the best; {NO_BETTER} not told apart from random "
         f"(paired permutation tests on the same texts, Holm over the methods of a column, 5 %). The best is chosen by "
         "the same texts, which favours it a little.",
@@ -37,14 +38,22 @@ def notes(c: Comparison) -> list[str]:
     ]
     if any(a.metric.kind == "faithfulness" for a in c.asked):
         said.append(
-            "Faithfulness is what the model does when tokens are erased by the operator named behind the colon; texts "
+            "Faithfulness is what the model does when tokens are erased by the operator named beside the metric; texts "
             "that no one wrote come about, and another operator may order the methods otherwise."
         )
     if any(a.metric.kind == "plausibility" for a in c.asked):
         said.append("Plausibility is agreement with what people marked; it says nothing of the model's own reasons.")
+    if c.measured < FEW:
+        said.insert(
+            1, f"{c.measured} texts are few: the intervals are rough, and tests can hardly tell anything apart."
+        )
+    aopcs = [a for a in c.asked if a.metric.name == "aopc" and any(t["name"] == BOUND for t in c.about.values())]
+    for a in aopcs:
+        if str(a.operator) not in c.bounded:
+            said.append(f"{a.key} is not told as a share of greedy removal, which is not above random on these texts.")
     for operator, of in c.bounded.items():
         told = ", ".join(f"{label} {_estimate(of[label])}" for label in c.labels if not c.about[label]["control"])
-        said.append(f"AOPC by {operator} between random (0) and greedy removal (1): {told}.")
+        said.append(f"AOPC by {operator} between random (0) and greedy removal (1, no strict bound): {told}.")
     for label, texts in c.failures.items():
         first = min(texts)
         said.append(f"{label} failed on {len(texts)} of {c.measured} texts; on text {first + 1}: {texts[first]}")
@@ -61,7 +70,7 @@ def _estimate(e: Estimate) -> str:
 
 
 def _mark(cell: Cell) -> str:
-    return BEST if cell.best else AS_GOOD if cell.like_best else NO_BETTER if cell.like_random else ""
+    return (BEST if cell.best else AS_GOOD if cell.like_best else "") + NO_BETTER * cell.like_random
 
 
 def _interval(c: Comparison, cell: Cell) -> str:
@@ -71,6 +80,10 @@ def _interval(c: Comparison, cell: Cell) -> str:
 
 def _small(x: float) -> str:
     return "-" if math.isnan(x) else f"{x:.2g}" if x < 10 else f"{x:.0f}"
+
+
+def _name(c: Comparison, label: str) -> str:
+    return f"({label})" if c.about[label]["control"] else label
 
 
 def _header(c: Comparison) -> list[str]:
@@ -108,7 +121,7 @@ def _table(c: Comparison, some: Sequence[Asked]) -> Table:
     for label in c.labels:
         cells = [c.cells[a.key][label] for a in some]
         cost = c.costs[label]
-        name = f"({label})" if c.about[label]["control"] else label
+        name = _name(c, label)
         numbers = [f"{_number(cell.mean)} {_mark(cell) or ' '}\n{_interval(c, cell)}" for cell in cells]
         table.add_row(name, *numbers, _small(cost.passes), _small(cost.seconds))
     return table
@@ -122,7 +135,7 @@ def markdown(c: Comparison) -> str:
     ]
     for label, cells, passes, seconds in _rows(c):
         told = [" ".join(filter(None, (_number(x.mean), _interval(c, x), _mark(x)))) for x in cells]
-        name = label.replace("|", "\\|")
+        name = _name(c, label).replace("|", "\\|")
         lines.append(f"| {name} | {' | '.join(told)} | {passes} | {seconds} |")
     return "\n".join(lines) + "\n\n" + "\n".join(f"- {cleaned(line)}" for line in notes(c)) + "\n"
 
@@ -138,7 +151,8 @@ def html_page(c: Comparison) -> str:
         kind = ' class="control"' if c.about[label]["control"] else ""
         body.append(f"<tr{kind}><th>{escaped(label)}</th>{told}<td>{passes}</td><td>{seconds}</td></tr>\n")
     said = "".join(f"<li>{escaped(line)}</li>" for line in notes(c))
-    title = f"Methods compared on {escaped(str(c.settings['model']))}"
+    name = str(c.settings["model"]).rstrip("/").rpartition("/")[2]
+    title = f"Methods compared on {escaped(name)}, {c.measured} texts"
     drawn = svg(c.figure()).decode()
     picture = drawn[drawn.index("<svg") :]
     return (

@@ -84,6 +84,8 @@ def compare(
     folder = None if out is None else Path(out)
     known = read_rows(folder, told, digests) if resume and folder is not None else None
     have, extra = ([], []) if known is None else known.split(work.labels, [a.key for a in asked])
+    if have:
+        left.append(f"{len({row['text'] for row in have})} texts, or some methods on them, were taken over from {out}.")
     file = told if known is None else told | {"methods": {**known.methods, **told["methods"]}}
 
     def keep(rows: Sequence[Row]) -> None:

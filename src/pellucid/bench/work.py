@@ -18,8 +18,10 @@ from pellucid.metrics import CONTROLS, Pair, Span, annotate, measure, near_dupli
 from pellucid.run.plan import batches
 from pellucid.types import Batch, TargetSpec
 
-CHUNK = 16
-"""Texts that are explained together and written down together."""
+CHUNK = 8
+"""Texts that are explained together."""
+OFTEN = 5.0
+"""Seconds after which what is there is written down."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,8 @@ class Work:
         total = sum(map(len, todo.values()))
         tick(len(whole) - total, len(whole))
         size = CHUNK if seconds is None else 4
-        begun, done = time.perf_counter(), 0
+        begun = kept = time.perf_counter()
+        done = 0
         for labels, texts in todo.items():
             for at in range(0, len(texts), size):
                 part = texts[at : at + size]
@@ -91,6 +94,9 @@ class Work:
                     self.rows += [row | {"digest": digests[i]} for row in found]
                     done += 1
                     tick(len(whole) - total + done, len(whole))
+                    if time.perf_counter() - kept > OFTEN:
+                        keep(self.rows)
+                        kept = time.perf_counter()
                 self.rows.sort(key=lambda row: row["text"])
                 keep(self.rows)
         return False
