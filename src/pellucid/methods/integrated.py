@@ -57,9 +57,10 @@ class IntegratedDecompX(Method):
         f(x) - f(baseline) = integral of dF/dz dz + integral of dF/da da.
     The first is what this divides among the tokens, exactly linear in x - baseline at each point. The second, what the
     change of the coefficients does, belongs to no single token: it is the gap, together with the error of the middles.
-    Integrated gradients divide both; on real models the second makes them worse and makes them need more steps. DecompX
-    freezes at x, and asks what a token adds to nothing; half-way the coefficients are those of a text of which half is
-    there, and what is asked is what a token adds to a masked text.
+    Integrated gradients divide both. On a 6-layer BERT for SST-2 leaving out the second ranks better, and better than
+    DecompX, which freezes at x and asks what a token adds to nothing, where half-way the question is what a token adds
+    to a masked text; on HateXplain and on a ModernBERT it gains next to nothing (docs/studies/comparison.md). The gap
+    is large, .6 to 1 of the logit's change: the scores rank, they do not add up.
 
     `unallocated` is the logit at the baseline. Unit: logit. Signed. Not complete.
     Cost: `points` forward passes and, per target, backward ones; and two forward passes for both ends.
