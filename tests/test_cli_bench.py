@@ -55,6 +55,20 @@ def test_the_contract(films: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     assert json.loads((out / "table.json").read_text()) == table
 
 
+def test_interrupted_runs_say_how_to_go_on(
+    films: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = ("-i", films, "--methods", "attention", "--metrics", "aopc", "--out", tmp_path / "t")
+    assert run(*asked) == 0
+
+    def stop(*args: Any, **options: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pellucid.bench.compare", stop)
+    assert run(*asked) == 1
+    assert f"is in {tmp_path / 't'}; the same command with --resume goes on." in capsys.readouterr().err
+
+
 def test_json_is_all_that_is_printed(films: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("-i", films, "--methods", "attention", "--metrics", "aopc", "--format", "json") == 0
     assert set(json.loads(capsys.readouterr().out)) == {"attention", "random"}

@@ -244,6 +244,10 @@ def _compared(
         )
     except InputError as e:
         raise type(e)(located(str(e), items)) from e
+    except KeyboardInterrupt:
+        if options["out"] is not None and (options["out"] / "results.parquet").exists():
+            say(f"What was measured so far is in {options['out']}; the same command with --resume goes on.")
+        raise
 
 
 def _record(folder: Path, made: "Comparison", model: "Model", items: "list[Item]", seconds: float) -> None:
