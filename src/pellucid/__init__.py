@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pellucid._version import __version__
 
 if TYPE_CHECKING:
-    from pellucid import audits, errors, methods, metrics, zoo
+    from pellucid import audits, bench, errors, methods, metrics, zoo
     from pellucid.attribution import Attribution
     from pellucid.audits import AUDITS
     from pellucid.bench import Comparison, compare
@@ -67,6 +67,7 @@ __all__ = [
     "__version__",
     "audit",
     "audits",
+    "bench",
     "compare",
     "errors",
     "explain",
@@ -80,7 +81,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("audits", "errors", "methods", "metrics", "zoo"):
+    if name in ("audits", "bench", "errors", "methods", "metrics", "zoo"):
         return import_module(f"pellucid.{name}")
     if name not in _HOME:
         raise AttributeError(f"module 'pellucid' has no attribute {name!r}; it has {', '.join(__all__)}")
