@@ -259,6 +259,14 @@ def test_files_say_what_the_table_says(tmp_path: Path) -> None:
     assert not any(word in page for word in ("<script", "src=", 'href="http', "url(http", "@import"))
 
 
+def test_saving_into_a_folder_of_another_comparison_replaces_its_rows(tmp_path: Path) -> None:
+    compare(model(), FILMS[:2], ["attention"], ["aopc"], out=tmp_path)
+    table().save(tmp_path)
+    rows = pq.read_table(tmp_path / "results.parquet").to_pylist()
+    assert len(rows) == len(table().rows)
+    assert {row["method"] for row in rows} == set(table().about)
+
+
 def test_costs_are_those_of_explain() -> None:
     cost = table().costs
     assert (cost["decompx"].forwards, cost["decompx"].backwards, cost["decompx"].passes) == (1, 1, 3)

@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 
 from pellucid.bench.asked import Asked, Given, is_control, methods_of, metrics_of
 from pellucid.bench.comparison import Comparison, Row
-from pellucid.bench.store import read_rows, write_rows
+from pellucid.bench.store import read_rows, save, write_rows
 from pellucid.bench.work import Work
 from pellucid.encoder.model import Model
 from pellucid.errors import InputError
@@ -101,8 +101,7 @@ def compare(
     about = {label: _about(label, chosen.get(label)) for label in work.labels}
     made = Comparison(tuple(work.rows), tuple(asked), about, len(whole), told, tuple(left), spent)
     if folder is not None:
-        keep(made.rows)
-        made.save(folder)
+        save(made, folder, extra, file)
     return made
 
 

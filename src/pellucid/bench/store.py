@@ -49,13 +49,16 @@ class Stored:
         return [r for r in asked if (r["text"], r["method"]) in whole], other
 
 
-def save(made: Comparison, folder: Path) -> list[Path]:
-    """Write the table in all its forms and the figure, and the rows where there are none; each file whole or not at
-    all."""
+def save(
+    made: Comparison, folder: Path, more: Sequence[Row] = (), settings: Mapping[str, Any] | None = None
+) -> list[Path]:
+    """Write the table in all its forms, the rows and the figure; each file whole or not at all.
+
+    more: rows of other methods that are to stay in the file; settings: of these too, by default the comparison's own.
+    """
     from pellucid.bench.page import svg
 
-    if not (folder / RESULTS).exists():
-        write_rows(folder, made.rows, made.settings)
+    write_rows(folder, [*made.rows, *more], made.settings if settings is None else settings)
     files = {
         "table.md": made.to_markdown().encode(),
         "table.html": made.to_html().encode(),

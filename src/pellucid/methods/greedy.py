@@ -1,5 +1,6 @@
 """The control from above: tokens in the order in which a search of the model itself takes them away."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import ceil
 from typing import ClassVar
@@ -51,19 +52,10 @@ class Greedy(Method):
         return Guarantees(signed=False, linear_in_target=False)
 
     def __call__(self, model: Model, batch: Batch, target: Target) -> Scores:
-        return contrast_columns(target, lambda aim: self._search(model, batch, aim))
+        def ranks(game: Game, logits: Tensor, column: int) -> tuple[np.ndarray, int]:
+            return self._ranks(model, game, column), 0
 
-    def _search(self, model: Model, batch: Batch, target: Target) -> Scores:
-        logits = model.logits(batch)
-        w = target.weights(logits)
-        scores = torch.zeros(*batch.input_ids.shape, w.shape[-1]).to(logits)
-        played = games(model, batch, self.operator)
-        for game, row, columns in zip(played, scores, w.argmax(1).tolist(), strict=True):
-            for t, column in enumerate(columns):
-                row[game.players, t] = torch.as_tensor(self._ranks(model, game, column)).to(row)
-        explained = torch.einsum("bc,bct->bt", logits, w)
-        forwards = 1 + sum(g.forwards for g in played) / len(batch)
-        return Scores(scores, torch.zeros_like(explained), explained, logits, forwards, 0.0)
+        return contrast_columns(target, lambda aim: searched(model, batch, aim, self.operator, ranks))
 
     def _ranks(self, model: Model, game: Game, column: int) -> np.ndarray:
         """m for the first player to go down to 1 for the last, [m]."""
@@ -79,6 +71,26 @@ class Greedy(Method):
             ranks[left[order]] = len(left) - np.arange(len(order))
             left = np.delete(left, order)
         return ranks
+
+
+Search = Callable[[Game, Tensor, int], tuple[np.ndarray, int]]
+"""(the game of a text, its logits [c], a class) -> the players' ranks [m], and how many decompositions they took."""
+
+
+def searched(model: Model, batch: Batch, target: Target, operator: Operator, ranks: Search) -> Scores:
+    """Scores from a search through each text, for the class with the largest weight of each column of the target."""
+    logits = model.logits(batch)
+    w = target.weights(logits)
+    scores = torch.zeros(*batch.input_ids.shape, w.shape[-1]).to(logits)
+    played, decomposed = games(model, batch, operator), 0
+    for i, (game, columns) in enumerate(zip(played, w.argmax(1).tolist(), strict=True)):
+        for t, column in enumerate(columns):
+            found, passes = ranks(game, logits[i], column)
+            scores[i, game.players, t] = torch.as_tensor(found).to(scores)
+            decomposed += passes
+    explained = torch.einsum("bc,bct->bt", logits, w)
+    tried, pulled = sum(g.forwards for g in played) / len(batch), decomposed / len(batch)
+    return Scores(scores, torch.zeros_like(explained), explained, logits, 1 + tried + pulled, pulled)
 
 
 def confidence(model: Model, logits: Tensor, column: int) -> Tensor:
