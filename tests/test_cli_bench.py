@@ -9,9 +9,10 @@ import pytest
 
 import pellucid
 from pellucid import cli
-from pellucid.cli.bench import listed, seconds_of
+from pellucid.cli.bench import listed
 from pellucid.errors import InputError
 from pellucid.inputs import Item, spans_of
+from pellucid.settings import seconds_of
 
 FILMS = ["A warm and funny film.", "Dull from start to end.", "It is not bad at all.", "Great acting, thin plot."]
 pytestmark = pytest.mark.skipif(not (pellucid.DEMO / "config.json").exists(), reason="the demo model is not there")
@@ -106,7 +107,7 @@ def test_what_people_marked() -> None:
 def test_times_and_lists() -> None:
     assert [seconds_of(t) for t in ("90", "90s", "5m", "1.5h")] == [90, 90, 300, 5400]
     for wrong in ("", "5 minutes", "-3", "0m", "m"):
-        with pytest.raises(InputError, match="--budget is a time such as"):
+        with pytest.raises(InputError, match=r"\(--budget\) is a time such as"):
             seconds_of(wrong)
     assert listed("a, b(c=1,d=2),e") == ["a", "b(c=1,d=2)", "e"]
     assert listed(None) is None

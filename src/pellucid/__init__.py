@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pellucid.records import read_records, write_records
     from pellucid.run import audit, explain
     from pellucid.types import Batch, Target, Token
+    from pellucid.verdict import Verdict, audit_all
 
 DEMO = Path(__file__).parent / "demo"
 """The folder of the bundled demo model: a two-layer BERT for film-review sentences (see its README.md)."""
@@ -37,6 +38,8 @@ _HOME = {
     "read_records": "records",
     "write_records": "records",
     "audit": "run",
+    "audit_all": "verdict",
+    "Verdict": "verdict",
     "explain": "run",
     "AUDITS": "audits",
     "Finding": "finding",
@@ -64,8 +67,10 @@ __all__ = [
     "Model",
     "Target",
     "Token",
+    "Verdict",
     "__version__",
     "audit",
+    "audit_all",
     "audits",
     "bench",
     "compare",

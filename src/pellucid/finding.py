@@ -110,8 +110,15 @@ class Findings(list[Finding]):
         return f"Findings({self.audit!r}, {len(self)} findings)"
 
     def figures(self) -> dict[str, "Figure"]:
-        """The audit's pictures as matplotlib figures, by name."""
-        return {name: draw() for name, draw in self.pictures.items()}
+        """The audit's pictures as matplotlib figures, by name; those read from a file, which are drawn, are not here."""
+        return {name: draw() for name, draw in self.pictures.items() if draw.drawn is None}
+
+    def svg(self, name: str) -> bytes:
+        """One of the audit's pictures as SVG: the same bytes for the same findings."""
+        from pellucid.records import figure_svg
+
+        picture = self.pictures[name]
+        return figure_svg(picture()) if picture.drawn is None else picture.drawn
 
     def show(self) -> None:
         """Print a compact table."""
@@ -147,10 +154,20 @@ class Findings(list[Finding]):
 
 
 class Picture:
-    """A figure that is drawn when it is asked for, from data that is at hand: draw(*args)."""
+    """A figure that is drawn when it is asked for, from data that is at hand: draw(*args). drawn: as SVG, where it was
+    read from a file."""
+
+    drawn: bytes | None = None
 
     def __init__(self, draw: Any, *args: Any, **options: Any) -> None:
         self.draw, self.args, self.options = draw, args, options
+
+    @classmethod
+    def of(cls, svg: bytes) -> "Picture":
+        """A picture that was drawn before."""
+        made = cls(None)
+        made.drawn = svg
+        return made
 
     def __call__(self) -> "Figure":
         made: Figure = self.draw(*self.args, **self.options)

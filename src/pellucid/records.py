@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pellucid.attribution import Attribution
 from pellucid.errors import InputError
-from pellucid.finding import Findings
+from pellucid.finding import Findings, Picture
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -142,24 +142,41 @@ def write_findings(found: Findings, folder: Path) -> list[Path]:
     """Findings as <audit>.json, their tables as <audit>_<table>.parquet, their pictures as <audit>_<picture>.svg, their
     files as <audit>_<file>.
 
-    The JSON is written last, so that where it is, everything is.
+    The JSON names the others and is written last, so that where it is, everything is.
     """
     files = {f"{found.audit}_{name}": data for name, data in found.files.items()}
-    for name, rows in found.tables.items():
-        files[f"{found.audit}_{name}.parquet"] = parquet(rows)
-    for name, figure in found.figures().items():
-        files[f"{found.audit}_{name}.svg"] = figure_svg(figure)
-    files[f"{found.audit}.json"] = (dumps(found.to_dict()) + "\n").encode()
+    tables = {name: f"{found.audit}_{name}.parquet" for name in found.tables}
+    drawn = {name: f"{found.audit}_{name}.svg" for name in found.pictures}
+    files |= {path: parquet(found.tables[name]) for name, path in tables.items()}
+    files |= {path: found.svg(name) for name, path in drawn.items()}
+    record = found.to_dict() | {"tables": tables, "pictures": drawn, "files": list(found.files)}
+    files[f"{found.audit}.json"] = (dumps(record) + "\n").encode()
     for name, data in files.items():
         write_whole(folder / name, data)
     return [folder / name for name in files]
 
 
+def _beside(folder: Path, record: Mapping[str, Any], audit: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The tables and pictures that a record of findings names; those that are no longer there are left out."""
+    import pyarrow.parquet as pq
+
+    tables, pictures = (record.get(key, {}) for key in ("tables", "pictures"))
+    there = {name: folder / path for name, path in {**tables, **pictures}.items() if (folder / path).is_file()}
+    return (
+        {name: pq.read_table(there[name]).to_pylist() for name in tables if name in there},
+        {name: Picture.of(there[name].read_bytes()) for name in pictures if name in there},
+    )
+
+
 def read_findings(path: str | Path) -> Findings:
-    """Read the JSON that `write_findings` wrote; the tables stay in their files. InputError if it is something else."""
+    """Read what `write_findings` wrote: the JSON, and the tables, pictures and files that it names and that are still
+    beside it. InputError if it is something else."""
     path = Path(path)
     try:
-        return Findings.from_dict(json.loads(path.read_text(encoding="utf-8")))
+        record = json.loads(path.read_text(encoding="utf-8"))
+        found = Findings.from_dict(record)
+        beside = _beside(path.parent, record, found.audit)
+        return Findings(found, found.audit, *beside, params=found.params, origin=found.origin)
     except FileNotFoundError:
         raise InputError(f"There is no file {path}.") from None
     except InputError as e:

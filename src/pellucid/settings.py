@@ -6,6 +6,7 @@ texts, none, a choice (Literal), any of these (|), and tuples of one of these.
 
 import inspect
 import math
+import re
 from ast import literal_eval
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -151,3 +152,13 @@ def _tuple(kinds: tuple[Any, ...], value: object, text: str) -> object:
         return _NOTHING
     found = [_parsed(kind, part) for kind, part in zip(inner, parts, strict=True)]
     return _NOTHING if any(f is _NOTHING for f in found) else tuple(found)
+
+
+def seconds_of(budget: str | float | None) -> float | None:
+    """A time such as "90s", "5m", "1.5h", or a number of seconds; None stays None."""
+    if budget is None:
+        return None
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([smh]?)\s*", str(budget))
+    if match is None or float(match[1]) <= 0:
+        raise InputError(f"The budget (--budget) is a time such as 90s, 5m or 1h; seen {budget!r}.")
+    return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]

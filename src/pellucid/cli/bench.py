@@ -12,6 +12,7 @@ from pellucid.cli.given import NO_MODEL, check_source, located, opened, say, tex
 from pellucid.errors import InputError
 from pellucid.outputs import check_place, print_utf8, run_record
 from pellucid.registry import choose
+from pellucid.settings import seconds_of
 
 if TYPE_CHECKING:
     from pellucid.bench import Comparison
@@ -66,7 +67,7 @@ def bench(
     check_source(text or [], input, "compare methods on")
     if resume and out is None:
         raise InputError("--resume takes over what --out DIR holds; add --out, or leave --resume out.")
-    seconds = None if budget is None else seconds_of(budget)
+    seconds = seconds_of(budget)
     if out is not None:
         check_place(out / "run.json")
     from pellucid.inputs import Columns
@@ -190,14 +191,6 @@ def shown(what: str) -> Iterator[Callable[[int, int], None]]:
             bar.update(done - bar.n)
 
         yield tick
-
-
-def seconds_of(budget: str) -> float:
-    """A time such as "90s", "5m", "1.5h", or a bare number of seconds."""
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([smh]?)\s*", budget)
-    if match is None or float(match[1]) <= 0:
-        raise InputError(f"--budget is a time such as 90s, 5m or 1h; seen {budget!r}.")
-    return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
 
 
 def listed(names: str | None) -> list[str] | None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pellucid.audits.identifiability.keys import KeyConstrained, key_constrained
-from pellucid.audits.identifiability.polytope import Polytope, distance, farthest, weight_intervals
+from pellucid.audits.identifiability.polytope import TIGHT, Polytope, distance, farthest, weight_intervals
 from pellucid.encoder.forward import Layer, allowed, attended, encode, queries_keys
 from pellucid.encoder.model import Model
 from pellucid.encoder.ops import Ops, Overridden, Recorded
@@ -241,6 +241,19 @@ def alternatives(
         high,
         None if query is None else key_constrained(a, query[1], values, query[0], seed=seed),
     )
+
+
+def freest(model: Model, text: Text | Batch, layer: int = -1) -> int:
+    """The head of a layer whose first row has the most even attention with the same output farthest away; where no head
+    has another, the one with the largest weight. Cost: a forward pass in float64, and an SVD per head."""
+    at = layer_of(model, "freest", *_whole(layer, 0))
+    seen = Seen.of(model.in_float64(), _one(model, text))
+    keys = seen.keys_of(at, 0)
+    own, v = seen.alpha[at][None, :, :1][..., keys].double(), seen.v[at][None][:, :, keys].double()
+    even = max_entropy_attention(own, v, torch.ones(1, len(keys), dtype=torch.bool))
+    apart = (even - own).abs().sum(-1)[0, :, 0] / 2
+    chosen = apart if float(apart.max()) > TIGHT else own[0, :, 0].amax(-1)
+    return int(chosen.argmax())
 
 
 def _whole(layer: object, head: object) -> tuple[int, int]:

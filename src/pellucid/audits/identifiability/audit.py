@@ -52,6 +52,10 @@ class Identifiability(Audit):
 
     source: ClassVar[str] = "Brunner et al. 2020, arXiv 1908.04211; Bhardwaj et al. 2021, arXiv 2106.01269"
     needs: ClassVar[Access] = Access.READOUT
+    caution: ClassVar[str] = (
+        "That other weights give the same output does not make the model's own wrong, and weights that are unique "
+        "need not matter: `erasure` asks that. Each layer is asked by itself, with all else held."
+    )
 
     def __post_init__(self) -> None:
         one_of("Identifiability", level=(self.level, ("cls", "full")))
@@ -88,7 +92,7 @@ class Identifiability(Audit):
             rows.append(job.solved(self.starts))
             tick(len(batch) + done * (total - len(batch)) // len(turns), total)
         tick(total, total)
-        width, said = _width(double), [LIMITS[self.level]]
+        width, said = width_of(double), [LIMITS[self.level]]
         if double.net is None:
             said = [LIMITS["readout"]]
         elif self.level == "cls" and read_rows(double.net, batch.keep) is None:
@@ -155,7 +159,7 @@ def _example(model: Model, batch: Batch, rows: Sequence[Record]) -> Alternatives
     return alternatives(model, batch.rows([r["text"]]), r["layer"], r["head"], chosen)
 
 
-def _width(model: Model) -> int:
+def width_of(model: Model) -> int:
     """How wide the values of a head are, or the states that a READOUT model pools."""
     if model.pooled is not None:
         return model.pooled.out.w.shape[1]
