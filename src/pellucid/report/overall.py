@@ -1,0 +1,113 @@
+"""What holds over all texts: words, calibration, the comparison of methods; and every audit's numbers."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pellucid.finding import Finding, Findings, number, with_interval
+from pellucid.render.marks import escaped
+from pellucid.report.bars import bar, bar_of, control_text, ends_of, plain_name, span_of, table
+from pellucid.report.terms import AUDITS, METHODS
+from pellucid.verdict.verdict import Verdict
+
+TOP = 10
+OWN_SECTION = ("words", "calibration", "comparison")
+
+
+def words(v: Verdict, level: int) -> str:
+    """The words that push each class most, from the table "words" of the findings "words"."""
+    found = v.findings.get("words")
+    rows = list(found.tables.get("words", ())) if found is not None else []
+    if not rows:
+        return ""
+    out = [f"<h{level}>Words over all texts</h{level}><p>{escaped(AUDITS['words'])}</p>"]
+    for label in dict.fromkeys(str(r.get("class")) for r in rows):
+        own = [r for r in rows if str(r.get("class")) == label and r.get("mean") is not None]
+        own.sort(key=lambda r: -abs(float(r["mean"])))
+        if own:
+            out.append(_word_table(label, own[:TOP], len(own)))
+    if found:
+        out.append(f"<details><summary>What was tested</summary>{table(found, 'Words')}</details>")
+    return "".join(out)
+
+
+def _word_table(label: str, rows: Sequence[Mapping[str, Any]], of: int) -> str:
+    ends = [x for r in rows for x in ends_of(_float(r, "mean"), _ends(r)) + ends_of(_float(r, "null"), None)]
+    span = (min([0.0, *ends]), max([0.0, *ends]) or 1.0)
+    body = []
+    for r in rows:
+        mean, null = _float(r, "mean"), _float(r, "null")
+        q = _float(r, "q")
+        body.append(
+            f'<tr><th scope="row"><bdi>{escaped(str(r.get("word")))}</bdi></th>'
+            f"<td>{escaped(with_interval(mean, _ends(r)))}</td><td>{bar(mean, _ends(r), null, None, span)}</td>"
+            f"<td>{'-' if null is None else number(null)}</td><td>{r.get('n', '-')}</td>"
+            f"<td>{'-' if q is None else number(q)}</td></tr>"
+        )
+    which = f"{label}: the {len(rows)} strongest of {of} words"
+    return (
+        f'<div class="wide" tabindex="0" role="region" aria-label="{escaped(which)}"><table>'
+        f"<caption>{escaped(which)}</caption>"
+        '<thead><tr><th scope="col">word</th><th scope="col">mean contribution (95 % interval)</th><td></td>'
+        '<th scope="col">control</th><th scope="col">texts</th>'
+        '<th scope="col" title="how often chance would give this, corrected for testing many words">q</th></tr></thead>'
+        f"<tbody>{''.join(body)}</tbody></table></div>"
+    )
+
+
+def _float(row: Mapping[str, Any], key: str) -> float | None:
+    x = row.get(key)
+    return None if x is None else float(x)
+
+
+def _ends(row: Mapping[str, Any]) -> tuple[float, float] | None:
+    low, high = _float(row, "low"), _float(row, "high")
+    return None if low is None or high is None else (low, high)
+
+
+def calibration(v: Verdict, level: int) -> str:
+    """How often the model is right, and whether its confidence says so."""
+    found = v.findings.get("calibration")
+    if not found:
+        return ""
+    said = f"<h{level}>Confidence and errors</h{level}><p>{escaped(AUDITS['calibration'])}</p>"
+    return said + table(found, "Accuracy and calibration")
+
+
+def comparison(v: Verdict, level: int) -> str:
+    """The methods side by side on one axis, the best first, with the control; then the differences."""
+    found = v.findings.get("comparison")
+    if not found:
+        return ""
+    of_methods = sorted((f for f in found if f.where), key=lambda f: -(f.value if f.value is not None else -9.0))
+    others = [f for f in found if not f.where]
+    out = [f"<h{level}>Which method finds what the decision hangs on</h{level}><p>{escaped(AUDITS['comparison'])}</p>"]
+    for name in dict.fromkeys(f.name for f in of_methods):
+        out.append(_method_table(name, [f for f in of_methods if f.name == name], v.instead))
+    return "".join(out) + (table(others, "Differences between methods") if others else "")
+
+
+def _method_table(name: str, found: Sequence[Finding], best: str) -> str:
+    span = span_of(found)
+    body = "".join(
+        f'<tr{" class=chosen" if f.where == best else ""}><th scope="row">{escaped(f.where)}'
+        f'{"<br><b>show this</b>" if f.where == best else ""}<br><span class="dim">{escaped(METHODS.get(f.where, ""))}'
+        f"</span></th><td>{escaped(with_interval(f.value, f.interval))}</td><td>{bar_of(f, span)}</td>"
+        f"<td>{escaped(control_text(f))}</td><td>{f.n:,}</td></tr>"
+        for f in found
+    )
+    unit = found[0].unit
+    head = f"{name.upper() if name == 'aopc' else plain_name(name)} ↑{f' ({unit})' if unit else ''}"
+    return (
+        f'<div class="wide" tabindex="0" role="region" aria-label="{escaped(head)}"><table class="methods"><caption>'
+        f'{escaped(head)}</caption><thead><tr><th scope="col">method</th><th scope="col">value (95 % interval)</th>'
+        f'<td></td><th scope="col">control</th><th scope="col">texts</th></tr></thead><tbody>{body}</tbody></table>'
+        "</div>"
+    )
+
+
+def numbers(name: str, found: Findings) -> str:
+    """All findings of one audit behind a summary, with what it asks."""
+    asks = f"<p>{escaped(AUDITS[name])}</p>" if name in AUDITS else ""
+    inner = table(list(found), plain_name(name)) if found else "<p>There are no findings.</p>"
+    several = f"{len(found)} numbers" if len(found) != 1 else "1 number"
+    return f"<details><summary><b>{escaped(plain_name(name))}</b> · {several}</summary>{asks}{inner}</details>\n"
