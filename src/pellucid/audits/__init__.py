@@ -7,6 +7,7 @@ from pellucid.audits.identifiability.audit import Identifiability
 from pellucid.audits.identity import TokenIdentity
 from pellucid.audits.information import InformationAudit
 from pellucid.audits.mixing import Mixing
+from pellucid.audits.words import Words
 
 __all__ = [
     "AUDITS",
@@ -17,5 +18,6 @@ __all__ = [
     "InformationAudit",
     "Mixing",
     "TokenIdentity",
+    "Words",
     "register",
 ]

@@ -26,6 +26,7 @@ def audit(
     name: str | Audit,
     max_tokens: int | None = None,
     progress: Progress = None,
+    labels: Sequence[int | str] | None = None,
     **settings: Any,
 ) -> Findings:
     """Ask one question of a model on a set of texts.
@@ -33,6 +34,7 @@ def audit(
     x: texts, pairs, or a Batch. name: one of `pellucid.AUDITS.names()`, or an instance with settings.
     max_tokens: cut longer texts there (the findings say how many were cut); None refuses texts over the model's limit.
     progress: True for a bar with the remaining time on standard error, or a function (done, total).
+    labels: the true class of each text, by number or name, for audits that ask about errors; a Batch may hold them.
     settings: fields of that audit, such as `seed=1`.
 
     Returns `Findings`: a list of `Finding`, with the tidy rows behind them and the pictures.
@@ -46,7 +48,7 @@ def audit(
     asked = asked.with_fields(**settings)
     model.require(asked.needs, f"The audit {asked.name!r}")
     model.check_unchanged()
-    planned = audited(model, x, max_tokens)
+    planned = audited(model, x, max_tokens, labels)
     start = time.perf_counter()
     bar = tqdm(total=1, unit=" steps", desc=asked.name, disable=None, leave=False) if progress is True else None
     # the caller's inference mode or autocast must not reach the numbers
@@ -71,14 +73,19 @@ def audit(
     return found
 
 
-def audited(model: Model, x: Text | Sequence[Text] | Batch, max_tokens: int | None) -> Plan:
+def audited(
+    model: Model,
+    x: Text | Sequence[Text] | Batch,
+    max_tokens: int | None,
+    labels: Sequence[int | str] | None = None,
+) -> Plan:
     """The rows that an audit sees; InputError for texts over the model's limit, unless max_tokens cuts them."""
     if max_tokens is not None and (type(max_tokens) is not int or max_tokens < 1):
         raise InputError(f"max_tokens must be a whole number, at least 1; seen {max_tokens!r}.")
     hint = "pass max_tokens=N to cut texts off there"
     planned = plan(model, x, "refuse" if max_tokens is None else "truncate", max_tokens, hint)
     planned.whole.check_whole()
-    return planned
+    return planned if labels is None else replace(planned, whole=replace(planned.whole, labels=tuple(labels)))
 
 
 def _tick(bar: Any, progress: Progress) -> Tick:
@@ -93,8 +100,9 @@ def _tick(bar: Any, progress: Progress) -> Tick:
 
 
 def data_hash(batch: Batch) -> str:
-    """Of the token ids as audited: the same for the same texts, cut the same way."""
+    """Of the token ids as audited, and the labels if there are any: the same for the same texts, cut the same way."""
     types = torch.zeros_like(batch.input_ids) if batch.token_type_ids is None else batch.token_type_ids
     parts = zip(batch.input_ids, types, batch.keep, strict=True)
     rows = [[ids[keep].tolist(), kinds[keep].tolist()] for ids, kinds, keep in parts]
-    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
+    labels = [] if batch.labels is None else [[str(label) for label in batch.labels]]
+    return hashlib.sha256(json.dumps(rows + labels).encode()).hexdigest()
