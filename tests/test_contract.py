@@ -20,10 +20,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import pellucid
-from pellucid import METHODS, Access, Attribution, Batch, Target
+from pellucid import AUDITS, METHODS, Access, Attribution, Batch, Target
+from pellucid.audits import catalog as audits_catalog
+from pellucid.audits.audit import Audit
 from pellucid.encoder import forward
 from pellucid.errors import AccessError, InputError
 from pellucid.methods import Attention, DecompX, Gradient, IntegratedGradients, LeaveOneOut, Method, Rollout
+from pellucid.methods.catalog import explained_at_length
 from pellucid.methods.decompx import LINEAR
 from pellucid.methods.vectors import SHARES, push
 
@@ -115,6 +118,17 @@ def _annotations(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 def name(request: pytest.FixtureRequest) -> str:
     """Every registered method, one after the other."""
     return str(request.param)
+
+
+@pytest.mark.parametrize("thing", [*METHODS, *AUDITS], ids=lambda thing: thing.name)
+def test_it_says_when_not_to_trust_it(thing: Method | Audit) -> None:
+    """In a sentence or two, ending as one; its page and `pellucid methods NAME` show it."""
+    caution = thing.caution
+    assert 40 < len(caution) < 400
+    assert caution.endswith(".")
+    assert caution == " ".join(caution.split())
+    told = audits_catalog.explained_at_length(thing) if isinstance(thing, Audit) else explained_at_length(thing)
+    assert f"When not to trust it: {caution}" in told
 
 
 def test_shapes_and_guarantees(name: str, family: str) -> None:

@@ -35,12 +35,14 @@ class Audit(ABC):
     """One question about a model, asked on a set of texts. Subclasses are frozen dataclasses and final.
 
     seed: of everything random: which rows are sampled, the controls.
+    caution: when not to trust what it finds, in one or two sentences; the command line and the documentation show it.
     """
 
     seed: int = 0
 
     source: ClassVar[str]
     needs: ClassVar[Access] = Access.ENCODER
+    caution: ClassVar[str] = ""
 
     @property
     @abstractmethod

@@ -21,6 +21,7 @@ def about(audit: Audit) -> dict[str, Any]:
         "summary": summary_of(audit),
         "needs": audit.needs.name,
         "source": audit.source,
+        "caution": audit.caution,
         "settings": defaults_of(audit),
         "choices": choices_of(audit),
     }
@@ -28,4 +29,6 @@ def about(audit: Audit) -> dict[str, Any]:
 
 def explained_at_length(audit: Audit) -> str:
     """An audit's documentation, then what it needs, its source and its settings."""
-    return at_length(audit, audit.name, WORDING, [f"Needs {audit.needs.name} access.", f"Source: {audit.source}."])
+    facts = [f"Needs {audit.needs.name} access.", f"Source: {audit.source}."]
+    facts += [f"When not to trust it: {audit.caution}"] if audit.caution else []
+    return at_length(audit, audit.name, WORDING, facts)

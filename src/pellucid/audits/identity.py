@@ -234,6 +234,10 @@ class TokenIdentity(Audit):
     folds: int = 5
 
     source: ClassVar[str] = "Brunner et al. 2020, arXiv 1908.04211"
+    caution: ClassVar[str] = (
+        "Nearest is not unchanged: a state can be nearest to its own token and still hold much of others, which "
+        "`mixing` measures. A map that is fitted finds identity that no later layer of the model may use."
+    )
 
     def __post_init__(self) -> None:
         for field, choices in (("maps", ("none", "linear", "mlp")), ("distances", ("cosine", "l2"))):

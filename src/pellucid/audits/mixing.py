@@ -132,6 +132,10 @@ class Mixing(Audit):
     tokens: int | None = 64
 
     source: ClassVar[str] = "Brunner et al. 2020, arXiv 1908.04211"
+    caution: ClassVar[str] = (
+        "A sensitivity of states, not a contribution to the decision: norms of derivatives have no sign and no "
+        "class. With random weights all shares are nearly alike, so read them beside the control."
+    )
 
     def __post_init__(self) -> None:
         check_probes("Mixing", self.probes)

@@ -111,6 +111,11 @@ class Attention(Method):
     source: ClassVar[str] = "practice; examined by Jain & Wallace 2019, arXiv 1902.10186"
     needs: ClassVar[Access] = Access.READOUT
     unit: ClassVar[str] = "attention weight"
+    caution: ClassVar[str] = (
+        "Weights tell where a head looks, not what it takes from there nor for which class; values, residuals and "
+        "all other layers are left out, and on a text longer than a head is wide other weights give the same "
+        "output. Ask the audits `identifiability` and `erasure` before you show a map of them."
+    )
 
     @property
     def name(self) -> str:
@@ -143,6 +148,11 @@ class Rollout(Method):
     source: ClassVar[str] = "Abnar & Zuidema 2020, arXiv 2005.00928"
     needs: ClassVar[Access] = Access.ENCODER
     unit: ClassVar[str] = "attention weight"
+    caution: ClassVar[str] = (
+        "It assumes that every block is a fixed part residual, that heads can be averaged and that values, feed- "
+        "forwards and the head change nothing. None of this is measured on your model, and no class comes into "
+        "it."
+    )
 
     def __post_init__(self) -> None:
         if not isinstance(self.residual, (int, float)) or not 0.0 <= self.residual <= 1.0:

@@ -24,6 +24,7 @@ def about(method: Method) -> dict[str, Any]:
         "unit": method.unit,
         **asdict(method.guarantees(None)),
         "source": method.source,
+        "caution": method.caution,
         "params": defaults_of(method),
         "choices": choices_of(method),
     }
@@ -34,4 +35,5 @@ def explained_at_length(method: Method) -> str:
     entry = about(method)
     holds = ", ".join(f.name for f in fields(Guarantees) if entry[f.name]) or "nothing"
     facts = [f"Needs {entry['needs']} access.", f"Holds with these parameters on any model: {holds}."]
+    facts += [f"When not to trust it: {method.caution}"] if method.caution else []
     return at_length(method, method.name, WORDING, facts)

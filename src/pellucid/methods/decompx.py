@@ -150,6 +150,11 @@ class DecompX(Method):
 
     source: ClassVar[str] = "Modarressi et al. 2023, arXiv 2306.02873"
     needs: ClassVar[Access] = Access.READOUT
+    caution: ClassVar[str] = (
+        "Attention, norms and slopes are held at this text's values, so what a token does by steering attention "
+        "counts for nothing. It tells what a token adds, not what would happen without it: for repeated evidence, "
+        "or a word that turns the others round, remove tokens too."
+    )
 
     def __post_init__(self) -> None:
         one_of(

@@ -147,6 +147,11 @@ class DeepLift(Method):
 
     source: ClassVar[str] = "Shrikumar, Greenside & Kundaje 2017, arXiv 1704.02685"
     needs: ClassVar[Access] = Access.ENCODER
+    caution: ClassVar[str] = (
+        "All numbers are relative to the baseline. The rules for products, norms and softmax are one choice among "
+        "several, and as they always add up no gap warns you: of a planted negation that flips the sum it is "
+        "complete and wrong."
+    )
 
     def __post_init__(self) -> None:
         one_of("DeepLift", baseline=(self.baseline, BASELINES))

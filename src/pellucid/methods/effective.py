@@ -227,6 +227,11 @@ class EffectiveAttention(Method):
     source: ClassVar[str] = "Brunner et al. 2020, arXiv 1908.04211"
     needs: ClassVar[Access] = Access.READOUT
     unit: ClassVar[str] = "attention weight"
+    caution: ClassVar[str] = (
+        "Only what cannot influence this one layer's output is taken away; what is left still knows no class and "
+        "no other layer, and a negative weight is not evidence against. On texts no longer than a head is wide it "
+        "is attention itself."
+    )
 
     def __post_init__(self) -> None:
         one_of("EffectiveAttention", constraint=(self.constraint, ("rows", "none")))
@@ -264,6 +269,10 @@ class MaxEntropyAttention(Method):
     source: ClassVar[str] = "Pellucid; after Brunner et al. 2020, arXiv 1908.04211"
     needs: ClassVar[Access] = Access.READOUT
     unit: ClassVar[str] = "attention weight"
+    caution: ClassVar[str] = (
+        "One of many attentions with the same output, chosen for being even and not for being what the model did. "
+        "It shows how far attention could have been otherwise; it explains no decision."
+    )
 
     @property
     def name(self) -> str:

@@ -96,6 +96,10 @@ class Gradient(Method):
 
     source: ClassVar[str] = "Simonyan et al. 2014, arXiv 1312.6034; Shrikumar et al. 2016, arXiv 1605.01713"
     needs: ClassVar[Access] = Access.GRADIENTS
+    caution: ClassVar[str] = (
+        "A local slope: where the decision is saturated an important token can have a gradient near zero. The "
+        "signs of gradient x input were worse than no signs on all three classifiers of our comparison."
+    )
 
     def __post_init__(self) -> None:
         one_of(
@@ -155,6 +159,11 @@ class IntegratedGradients(Method):
 
     source: ClassVar[str] = "Sundararajan et al. 2017, arXiv 1703.01365"
     needs: ClassVar[Access] = Access.GRADIENTS
+    caution: ClassVar[str] = (
+        "All numbers are relative to the baseline, and zeros, [MASK] and padding give different ones; on the way "
+        "the model sees mixtures that are no text. Look at the gap and take more steps where it is large; reduced "
+        "by norms the scores add up to nothing."
+    )
 
     def __post_init__(self) -> None:
         one_of(

@@ -39,6 +39,11 @@ class Greedy(Method):
     source: ClassVar[str] = "control"
     needs: ClassVar[Access] = Access.OUTPUTS
     unit: ClassVar[str] = "rank"
+    caution: ClassVar[str] = (
+        "It searches for what a deletion metric measures, by the same operator: read it as a bound for others, "
+        "not as an explanation. Ranks tell no amounts, and what breaks the model first need not be what it "
+        "reasoned from."
+    )
 
     def __post_init__(self) -> None:
         one_of("Greedy", operator=(self.operator, OPERATORS))

@@ -178,6 +178,10 @@ class HTA(Method):
     source: ClassVar[str] = "Brunner et al. 2020, arXiv 1908.04211"
     needs: ClassVar[Access] = Access.ENCODER
     unit: ClassVar[str] = "share of sensitivity"
+    caution: ClassVar[str] = (
+        "The sensitivity of the vector that the head reads, for no class: a token may move it in directions that "
+        "the head ignores. Shares are estimated from random directions, so small differences are noise."
+    )
 
     def __post_init__(self) -> None:
         check_probes("HTA", self.probes)

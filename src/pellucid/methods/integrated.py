@@ -72,6 +72,11 @@ class IntegratedDecompX(Method):
 
     source: ClassVar[str] = "Pellucid; from arXiv 2306.02873 (DecompX) and 1703.01365 (integrated gradients)"
     needs: ClassVar[Access] = Access.ENCODER
+    caution: ClassVar[str] = (
+        "The scores rank and do not add up: the gap was .6 to 1 of the logit's change on 50 sentences. It is "
+        "built on [MASK], which flatters it where a metric masks, and on HateXplain and a ModernBERT it gained "
+        "next to nothing over `decompx`."
+    )
 
     def __post_init__(self) -> None:
         one_of("IntegratedDecompX", baseline=(self.baseline, BASELINES))

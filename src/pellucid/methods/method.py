@@ -56,11 +56,15 @@ def target_free(scores: Tensor, weights: Tensor) -> Tensor:
 
 
 class Method(ABC):
-    """One way to give each token a number. Subclasses are frozen dataclasses and final."""
+    """One way to give each token a number. Subclasses are frozen dataclasses and final.
+
+    caution: when not to trust it, in one or two sentences; the command line and the documentation show it.
+    """
 
     source: ClassVar[str]
     needs: ClassVar[Access]
     unit: ClassVar[str] = "logit"
+    caution: ClassVar[str] = ""
 
     @property
     @abstractmethod

@@ -132,6 +132,10 @@ class AttentionNorm(Method):
     source: ClassVar[str] = "Kobayashi et al. 2020, arXiv 2004.10102"
     needs: ClassVar[Access] = Access.ENCODER
     unit: ClassVar[str] = "norm"
+    caution: ClassVar[str] = (
+        "One layer alone, without sign and for no class: it tells how much arrives, not for what. The residual is "
+        "left out, and in a late layer a position holds more than its own word."
+    )
 
     @property
     def name(self) -> str:
@@ -177,6 +181,10 @@ class GlobEnc(Method):
     source: ClassVar[str] = "Modarressi et al. 2022, arXiv 2205.03286"
     needs: ClassVar[Access] = Access.ENCODER
     unit: ClassVar[str] = "norm, rolled out"
+    caution: ClassVar[str] = (
+        "Norms have no sign and no class, parts that cancel in the sum still count, and to multiply them through "
+        "the blocks is a heuristic. The classification head, which makes the decision, is left out."
+    )
 
     def __post_init__(self) -> None:
         one_of("GlobEnc", ffn=(self.ffn, (True, False)))
@@ -221,6 +229,10 @@ class ALTI(Method):
     source: ClassVar[str] = "Ferrando et al. 2022, arXiv 2203.04212"
     needs: ClassVar[Access] = Access.ENCODER
     unit: ClassVar[str] = "share of contribution"
+    caution: ClassVar[str] = (
+        "It tells what a state is made of, without sign and for no class, not what the decision needs. In our "
+        "comparison it agreed best with what people marked and was in the lower half by faithfulness."
+    )
 
     @property
     def name(self) -> str:

@@ -29,6 +29,10 @@ class LeaveOneOut(Method):
 
     source: ClassVar[str] = "Li, Monroe & Jurafsky 2016, arXiv 1612.08220"
     needs: ClassVar[Access] = Access.OUTPUTS
+    caution: ClassVar[str] = (
+        "One token at a time: of evidence that stands twice neither part seems to matter, and words that only "
+        "work together each get all of it. A text with a hole is one that nobody wrote, so compare two operators."
+    )
 
     def __post_init__(self) -> None:
         one_of("LeaveOneOut", operator=(self.operator, OPERATORS))
@@ -71,6 +75,9 @@ class Random(Method):
     source: ClassVar[str] = "control"
     needs: ClassVar[Access] = Access.OUTPUTS
     unit: ClassVar[str] = "none (random)"
+    caution: ClassVar[str] = (
+        "Always: it is the control. A method that is not clearly ahead of it tells nothing about the text."
+    )
 
     def __post_init__(self) -> None:
         if not isinstance(self.seed, int) or self.seed < 0:

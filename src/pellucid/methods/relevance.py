@@ -66,6 +66,10 @@ class Flow(Method):
     source: ClassVar[str] = "Abnar & Zuidema 2020, arXiv 2005.00928"
     needs: ClassVar[Access] = Access.ENCODER
     unit: ClassVar[str] = "attention weight"
+    caution: ClassVar[str] = (
+        "It measures capacity, not content: values, signs and classes play no part, and in a trained six-layer "
+        "BERT nearly all tokens of a text had the same flow. An even map tells you nothing about the text."
+    )
 
     def __post_init__(self) -> None:
         if not isinstance(self.residual, (int, float)) or not 0.0 <= self.residual <= 1.0:
@@ -119,6 +123,10 @@ class AttentionXGradient(Method):
 
     source: ClassVar[str] = "practice; Serrano & Smith 2019, arXiv 1906.03731"
     needs: ClassVar[Access] = Access.READOUT
+    caution: ClassVar[str] = (
+        "It sees the last attention alone: by then a position holds more than its own word, and what comes "
+        "through the residual is left out. As a slope it misses weights whose effect is saturated."
+    )
 
     @property
     def name(self) -> str:
@@ -176,6 +184,10 @@ class GenericAttention(Method):
     source: ClassVar[str] = "Chefer, Gur & Wolf 2021, arXiv 2103.15679"
     needs: ClassVar[Access] = Access.ENCODER
     unit: ClassVar[str] = "relevance"
+    caution: ClassVar[str] = (
+        "Only what raises the class is kept, so evidence against it is invisible, and the row that is read keeps "
+        "its 1 whatever stands there. Values come in through gradients alone, at this text."
+    )
 
     @property
     def name(self) -> str:

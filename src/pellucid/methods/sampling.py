@@ -106,6 +106,10 @@ class SmoothGrad(Method):
 
     source: ClassVar[str] = "Smilkov et al. 2017, arXiv 1706.03825"
     needs: ClassVar[Access] = Access.GRADIENTS
+    caution: ClassVar[str] = (
+        "The noise decides: much of it takes the prediction away, little of it leaves the plain gradient with its "
+        "saturation. The draws are fixed by a seed, so look at a second one."
+    )
 
     def __post_init__(self) -> None:
         one_of(
@@ -171,6 +175,10 @@ class GradientShap(Method):
 
     source: ClassVar[str] = "Lundberg & Lee 2017, arXiv 1705.07874; Erion et al. 2021, arXiv 1906.10670"
     needs: ClassVar[Access] = Access.GRADIENTS
+    caution: ClassVar[str] = (
+        "Twenty random points and noise at once: compare two seeds, and look at the gap. Like every path from a "
+        "baseline it passes through mixtures that are no text, and another baseline gives other numbers."
+    )
 
     def __post_init__(self) -> None:
         one_of(

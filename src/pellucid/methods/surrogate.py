@@ -96,6 +96,10 @@ class Occlusion(Method):
 
     source: ClassVar[str] = "Zeiler & Fergus 2014, arXiv 1311.2901"
     needs: ClassVar[Access] = Access.OUTPUTS
+    caution: ClassVar[str] = (
+        "A token gets the drop of its neighbours as well, and scores add up to far more than the logit. Texts "
+        "with holes are texts that nobody wrote, and of evidence that stands twice either part looks unimportant."
+    )
 
     def __post_init__(self) -> None:
         one_of("Occlusion", operator=(self.operator, OPERATORS))
@@ -158,6 +162,11 @@ class Lime(Method):
 
     source: ClassVar[str] = "Ribeiro, Singh & Guestrin 2016, arXiv 1602.04938"
     needs: ClassVar[Access] = Access.OUTPUTS
+    caution: ClassVar[str] = (
+        "Sampling noise: another seed, width or number of samples gives another ranking, most of all on long "
+        "texts, and a linear model cannot hold words that work together. Run two seeds before you believe a "
+        "difference, and look at the gap."
+    )
 
     def __post_init__(self) -> None:
         one_of("Lime", operator=(self.operator, OPERATORS))
@@ -233,6 +242,10 @@ class KernelShap(Method):
 
     source: ClassVar[str] = "Lundberg & Lee 2017, arXiv 1705.07874"
     needs: ClassVar[Access] = Access.OUTPUTS
+    caution: ClassVar[str] = (
+        "It adds up by construction, so the sum is no sign of accuracy: with few samples for many tokens the "
+        "shares are noise, or simply even. What absence means ([MASK], by default) is part of every number."
+    )
 
     def __post_init__(self) -> None:
         one_of("KernelShap", operator=(self.operator, OPERATORS))
@@ -285,6 +298,10 @@ class SampledShapley(Method):
 
     source: ClassVar[str] = "Castro, Gomez & Tejada 2009, doi 10.1016/j.cor.2008.04.004"
     needs: ClassVar[Access] = Access.OUTPUTS
+    caution: ClassVar[str] = (
+        "The noise falls with the root of the number of orders, and ten are few for a long text: run two seeds. "
+        "Most of the texts it asks about have many words away and are foreign to the model."
+    )
 
     def __post_init__(self) -> None:
         one_of("SampledShapley", operator=(self.operator, OPERATORS))

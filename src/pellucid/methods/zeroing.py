@@ -62,6 +62,11 @@ class ValueZeroing(Method):
     source: ClassVar[str] = "Mohebbi et al. 2023, arXiv 2301.12971"
     needs: ClassVar[Access] = Access.ENCODER
     unit: ClassVar[str] = "share of change"
+    caution: ClassVar[str] = (
+        "It tells how far a state turns, without sign and for no class. On the demo model it failed a sanity "
+        "check: with the embeddings kept and all else random its scores still agreed with the trained model's "
+        "(.28 on 30 texts)."
+    )
 
     def __post_init__(self) -> None:
         one_of("ValueZeroing", rollout=(self.rollout, (True, False)))

@@ -77,6 +77,11 @@ class Erasure(Audit):
 
     source: ClassVar[str] = "Serrano & Smith 2019, arXiv 1906.03731; Jain & Wallace 2019, arXiv 1902.10186"
     needs: ClassVar[Access] = Access.READOUT
+    caution: ClassVar[str] = (
+        "The model was never trained with weights erased, and all else is held: in a Transformer the row that is "
+        "read also reads through its residual, so little leverage at one place says nothing about another. A "
+        "grade is of this checkpoint, place and set of texts."
+    )
 
     def __post_init__(self) -> None:
         one_of("Erasure", level=(self.level, LEVELS), specials=(self.specials, ("keep", "erase")))

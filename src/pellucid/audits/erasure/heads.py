@@ -38,6 +38,11 @@ class ErasureHeads(Audit):
     words: bool = True
 
     source: ClassVar[str] = "Serrano & Smith 2019, arXiv 1906.03731"
+    caution: ClassVar[str] = (
+        "A hit says that a head's favourite is the one that moves most through that head, not that the head "
+        "matters: look at the size of the effects. Heads are erased one by one, so heads that stand in for each "
+        "other all look weak."
+    )
 
     @property
     def name(self) -> str:

@@ -67,6 +67,10 @@ class InformationAudit(Audit):
 
     source: ClassVar[str] = "after Wen et al. 2022, arXiv 2211.07714; Xu et al. 2020, arXiv 2002.10689"
     needs: ClassVar[Access] = Access.READOUT
+    caution: ClassVar[str] = (
+        "Decodable is not used: probes tell where the output can be read, not where the model reads it. With few "
+        "texts or wide states the estimate is low, and what is not resolvable is no proof of nothing."
+    )
 
     def __post_init__(self) -> None:
         one_of("InformationAudit", slots=(self.slots, ("rank", "position")))
