@@ -1,5 +1,6 @@
 """The page in gradio: fields, tabs, and which event asks what. Imported only once gradio is known to be there."""
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -29,6 +30,12 @@ _FOOT = (
     "and nowhere else, and is not stored.</p></div>"
 )
 _QUIET: Any = {"api_visibility": "private", "concurrency_limit": None, "show_progress": "minimal"}
+
+
+def known(made_by: Callable[..., Any], **settings: Any) -> dict[str, Any]:
+    """The settings that this gradio knows: 6 has grown several since its first release, all of them looks."""
+    names = inspect.signature(made_by).parameters
+    return {name: value for name, value in settings.items() if name in names}
 
 
 class Page:
@@ -70,7 +77,7 @@ class Page:
     def _tabs(self, first: str) -> None:
         """One panel in each tab, with the fields that matter there alone."""
         fields, self.panels, self.tabs = self._choices(first), {}, {}
-        with gr.Tabs(selected="tokens") as self.switch:
+        with gr.Tabs(**known(gr.Tabs, selected="tokens", overflow_behavior="wrap")) as self.switch:
             for name, title in TABS.items():
                 with gr.Tab(title, id=name) as self.tabs[name]:
                     if name == "attention":
@@ -102,7 +109,7 @@ class Page:
             "target": {"choices": list(self.desk.targets(model)), "value": PREDICTED},
             "operator": {"choices": operators, "value": operators[0]},
             "layer": {"choices": layers, "value": last},
-            "head": {"choices": [("mean of all heads", -1), *of_layer], "value": -1},
+            "head": {"choices": [("all (mean)", -1), *of_layer], "value": -1},
             "other_layer": {"choices": layers, "value": last},
             "other_head": {"choices": of_layer, "value": 0 if of_layer else None},
         }

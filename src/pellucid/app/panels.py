@@ -73,7 +73,7 @@ def attention(seen: Attended, row: int) -> str:
     a = weights_of(seen.tokens, seen.text, seen.weights[row], False)
     scale = scale_of(a)
     many = len(seen.weights) > 1
-    hint = "Choose a word to see what it attends to." if many else HINT
+    hint = "Choose a word to see its attention." if many else HINT
     shown = buttons(a, {row}, scale, hint, special=True) if many else strip(a, scale, hint)
     who = f"{_bold(word_of(a, row))} attends to these words" if many else "The text is read with these weights"
     body = f"<section><h3>{_where(seen)}</h3><p>{who}; the weights add up to 1.</p>{shown}{key(scale, False, a.unit)}"
@@ -100,14 +100,13 @@ def others(found: Alternatives, seen: Attended) -> str:
         signed = below[name]
         a = weights_of(seen.tokens, seen.text, weights if signed else np.abs(weights), signed)
         chooses = name == "raw" and many
-        hint = "Choose a word to see the attention from there." if chooses else HINT
+        hint = "Choose a word to see its attention." if chooses else HINT
         shown = buttons(a, {row}, scale, hint, special=True) if chooses else strip(a, scale, hint)
         out.append(f"<h4>{TITLES[name]}</h4><p>{_effect(found, name, apart[name])}</p>{shown}")
     from_word = f", from {_bold(word_of(a, row))}" if many else ""
     head = f'<h3>{_where(seen)}{from_word}</h3><p class="lead">{_verdict(found, apart["witness"])}</p>'
-    return _page(
-        f"<section>{head}{''.join(out)}{key(scale, False, 'attention weight')}{_intervals(found, seen)}</section>"
-    )
+    keys = "".join(key(scale, signed, "attention weight") for signed in sorted(set(below.values())))
+    return _page(f"<section>{head}{''.join(out)}{keys}{_intervals(found, seen)}</section>")
 
 
 def _interval(found: Alternatives) -> str:
@@ -160,7 +159,7 @@ def _intervals(found: Alternatives, seen: Attended) -> str:
 def erase(e: Erased) -> str:
     """Words to erase, and the logits with and without them."""
     a = e.attribution
-    words = buttons(a, set(e.gone), None, "Choose a word to erase it; choose it again to put it back.")
+    words = buttons(a, set(e.gone), None, "Choose words to erase or to put back.")
     table = logits(a.labels, ("whole text", "without"), e.before, e.after, e.chances)
     body = f'<p class="lead" role="status">{_erased(e)}</p>{words}{key(scale_of(a), a.signed, a.unit)}{table}'
     return _page(f"<section><h3>Erase words</h3>{body}<p>{_promise(e)}</p></section>")

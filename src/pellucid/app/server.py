@@ -1,6 +1,5 @@
 """The page on a port: loopback unless told otherwise, nothing from other hosts, nothing sent to them."""
 
-import inspect
 import socket
 import threading
 from collections.abc import Callable, Mapping
@@ -112,7 +111,7 @@ def start(
     import gradio as gr
     from starlette.middleware import Middleware
 
-    from pellucid.app.layout import Page
+    from pellucid.app.layout import Page, known
     from pellucid.app.style import CSS
 
     blocks = Page(desk, demo).blocks
@@ -122,14 +121,12 @@ def start(
     theme = gr.themes.Soft(
         primary_hue="blue", font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
     )
-    settings: dict[str, Any] = {
-        "server_name": host, "server_port": port, "share": False, "quiet": True, "prevent_thread_lock": True,
-        "max_threads": desk.limits.queue + 8, "ssr_mode": False, "pwa": False, "mcp_server": False,
-        "enable_monitoring": False, "run_history": False, "footer_links": ["api"], "show_error": False,
-        "app_kwargs": {"middleware": [Middleware(Small)]}, "theme": theme, "css": CSS,
-    }  # fmt: skip
-    known = inspect.signature(blocks.launch).parameters  # gradio 6 has grown settings since its first release
-    blocks.launch(**{name: value for name, value in settings.items() if name in known})
+    blocks.launch(
+        server_name=host, server_port=port, share=False, quiet=True, prevent_thread_lock=True, show_error=False,
+        max_threads=desk.limits.queue + 8, ssr_mode=False, pwa=False, mcp_server=False, enable_monitoring=False,
+        app_kwargs={"middleware": [Middleware(Small)]}, theme=theme, css=CSS, footer_links=["api"],
+        **known(blocks.launch, run_history=False),
+    )  # fmt: skip
     shown = f"[{host}]" if ":" in host else "localhost" if host == "0.0.0.0" else host
     return Running(f"http://{shown}:{port}", blocks)
 

@@ -24,7 +24,7 @@ from pellucid.render.marks import (
 from pellucid.render.marks import escaped as _escaped
 from pellucid.types import Token
 
-HINT = "Point at a word, or tap it, for its number."
+HINT = "Point at a word for its number."
 _INERT = {ord(c): f"&#{ord(c)};" for c in "{}$`"}
 
 
@@ -175,5 +175,5 @@ def heat_map(tokens: Sequence[Token], weights: np.ndarray) -> str:
     return (
         f'<div class="map"><div style="grid-template-columns:5.5em repeat({len(tokens)},minmax(.8em,1.7em))">'
         f"<b></b>{top}"
-        f"{''.join(out)}</div><small>Rows attend to columns. Point at a square, or tap it.</small></div>"
+        f"{''.join(out)}</div><small>Rows attend to columns.</small></div>"
     )

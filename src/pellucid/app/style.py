@@ -38,6 +38,7 @@ def _levels(under: str, ramps: Mapping[str, Sequence[str]]) -> str:
 _PAGE = """
 .gradio-container{max-width:64rem!important;margin:0 auto!important}
 .gradio-container main{padding-bottom:1rem!important}
+.html-container:has(.pell){padding:0!important}
 .pell{color:var(--ink);font:16px/1.5 system-ui,sans-serif;overflow-wrap:anywhere}
 .pell h1{font-size:1.5rem;font-weight:700;margin:0;color:inherit}
 .pell h3{font-size:1rem;font-weight:700;margin:0 0 .3rem;color:inherit}
@@ -48,9 +49,9 @@ _PAGE = """
 .pell .note{border-left:4px solid var(--accent);padding:.2rem .8rem;margin:0}
 .pell .refusal{background:var(--paper);border:1px solid var(--warn);border-left-width:6px;border-radius:8px;
   padding:.8rem 1rem}
-.pell .strip{position:relative;padding-bottom:1.9em;margin:.5rem 0}
+.pell .strip,.pell .map{position:relative;margin:.5rem 0}
 .pell .strip p{margin:0;white-space:pre-wrap;line-height:2;font-size:1.05rem}
-.pell .strip small,.pell .map small{position:absolute;left:0;bottom:0;color:var(--dim);font-size:.87rem}
+.pell .strip small,.pell .map small{display:block;min-height:1.7em;padding-top:.2em;color:var(--dim);font-size:.87rem}
 .pell .strip i{color:var(--dim)}
 .pell .t{border-radius:.2em;padding:.14em 0;color:inherit;font:inherit;border:0;background-color:transparent}
 .pell .s{font-size:.8em}.pell .d{color:var(--dim)}
@@ -61,7 +62,7 @@ _PAGE = """
   text-decoration:line-through 2px}
 .pell .t:hover,.pell .t:focus-visible{outline:2px solid var(--ink)}
 .pell .t:hover::after,.pell .t:focus::after,.pell .map span:hover::after,.pell .map span:focus::after{
-  content:attr(data-n);position:absolute;left:0;right:0;bottom:0;z-index:2;color:var(--ink);
+  content:attr(data-n);position:absolute;left:0;right:0;bottom:0;z-index:2;color:var(--ink);min-height:1.7em;
   background:var(--paper);font:600 .95rem/1.5 system-ui,sans-serif;white-space:pre-wrap;text-align:left;opacity:1;
   pointer-events:none;overflow:hidden;text-overflow:ellipsis;max-height:1.6em}
 .pell .t:hover::after,.pell .map span:hover::after{z-index:3}
@@ -83,7 +84,7 @@ _PAGE = """
 .pell .bar span{position:absolute;top:0;bottom:0;border-radius:2px}
 .pell .zero::after{content:"";position:absolute;left:50%;top:-.2em;bottom:-.2em;border-left:1px solid var(--dim)}
 .pell details{font-size:.93rem}.pell summary{cursor:pointer;color:var(--dim)}
-.pell .map{position:relative;padding-bottom:1.9em;margin-top:1rem;font-size:.8rem}
+.pell .map{margin-top:1rem;font-size:.8rem}
 .pell .map>div{display:grid;gap:1px;overflow-x:auto;justify-content:start;padding:2px}
 .pell .map b{font-weight:400;text-align:right;padding-right:.4em;white-space:nowrap;overflow:hidden;
   text-overflow:ellipsis;line-height:1.5}

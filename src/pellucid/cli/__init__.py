@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import typer
 
 from pellucid._version import __version__
-from pellucid.cli import audit, bench, catalog, explain, train
+from pellucid.cli import audit, bench, catalog, explain, serve, train
 from pellucid.errors import PellucidError
 
 CHUNK = 256  # texts that `explain` tokenises and explains together
@@ -122,6 +122,7 @@ for command in (
     bench.bench,
     train.train,
     train.study,
+    serve.serve,
     catalog.methods,
     catalog.audits,
     catalog.metrics,
