@@ -2,6 +2,7 @@
 
 from pellucid.render.marks import cleaned, escaped, value_text
 from pellucid.report.bars import BAR_KEY, table
+from pellucid.report.terms import METHODS
 from pellucid.report.tones import badge, tone_of, tone_of_answer
 from pellucid.verdict.verdict import Answer, Verdict
 
@@ -23,7 +24,9 @@ def opening(v: Verdict, name: str) -> str:
     said = f"{texts:,} texts" if isinstance(texts, int) else f"{len(v.cases):,} texts shown"
     facts = [f"Model <b><bdi>{escaped(name)}</bdi></b>", said]
     facts += [f"attention at {escaped(value_text(v.about['place']))}"] if v.about.get("place") else []
-    instead = f'<p class="instead">Show instead: <b>{escaped(v.instead)}</b></p>' if v.instead else ""
+    does = METHODS.get(v.instead, "")
+    told = f' <span class="dim">It {escaped(does)}.</span>' if does else ""
+    instead = f'<p class="instead">Show instead: <b>{escaped(v.instead)}</b>.{told}</p>' if v.instead else ""
     return (
         f'<p class="grade">{badge(v.grade, tone_of(v.grade))}</p><p class="sentence">{escaped(v.sentence)}</p>'
         f'{instead}<p class="facts">{" · ".join(facts)}</p>'
@@ -54,8 +57,12 @@ def _card(a: Answer, level: int) -> str:
     beside = ""
     if a.beside:
         inner = table(a.beside, "Further numbers")
-        beside = f"<details><summary>{len(a.beside)} further numbers</summary>{inner}</details>"
+        beside = f"<details><summary>{_further(len(a.beside))}</summary>{inner}</details>"
     return (
         f'<section class="card"><h{level}>{escaped(a.asked)}</h{level}>{scale(a)}<p>{escaped(a.reading)}</p>'
         f"{decided}{change}{beside}</section>"
     )
+
+
+def _further(n: int) -> str:
+    return "1 further number" if n == 1 else f"{n} further numbers"

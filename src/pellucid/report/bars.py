@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from pellucid.finding import Finding, Interval, with_interval
 from pellucid.render.marks import escaped
 
-WIDTH, HEIGHT, PAD = 150, 18, 5
+WIDTH, HEIGHT, PAD = 150, 22, 5
 Span = tuple[float, float]
 
 BAR_KEY = (
@@ -49,7 +49,7 @@ def bar(value: float | None, interval: Interval | None, null: float | None, null
     control = ""
     if null is not None and math.isfinite(null):
         at = x(null)
-        control = f'{line(null_interval, 13, "k")}<path class="c" d="M{at:g} 9l4 4-4 4-4-4z"/>'
+        control = f'{line(null_interval, 17, "k")}<path class="c" d="M{at:g} 13l4 4-4 4-4-4z"/>'
     return (
         f'<svg class="bar" viewBox="0 0 {WIDTH} {HEIGHT}" aria-hidden="true">{zero}{control}{line(interval, 6, "i")}'
         f'<circle class="v" cx="{x(float(value or 0)):g}" cy="6" r="3.5"/></svg>'
@@ -59,6 +59,16 @@ def bar(value: float | None, interval: Interval | None, null: float | None, null
 def bar_of(f: Finding, span: Span | None = None) -> str:
     """The picture of one finding, on its own axis unless one is given."""
     return bar(f.value, f.interval, f.null, f.null_interval, span or span_of([f]))
+
+
+def value_cell(f: Finding, span: Span | None = None) -> str:
+    """The value with its interval, and the picture of them below."""
+    return f'<span class="nowrap">{escaped(with_interval(f.value, f.interval))}</span><br>{bar_of(f, span)}'
+
+
+def shortened(text: str, most: int = 80) -> str:
+    """A user's text for a table: long ones end in an ellipsis."""
+    return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
 def plain_name(name: str) -> str:
@@ -80,17 +90,17 @@ def table(found: Sequence[Finding], head: str = "", readings: bool = True, first
         counts = "".join(f"<br>{count:,} {escaped(what)}" for what, count in f.counts.items())
         rows.append(
             f'<tr><th scope="row">{escaped(plain_name(f.name))}{where}{unit}</th>'
-            f"<td>{escaped(with_interval(f.value, f.interval))}</td><td>{bar_of(f)}</td>"
+            f"<td>{value_cell(f)}</td>"
             f"<td>{escaped(control_text(f))}{_small(f.control)}</td>"
-            f'<td>{f.n:,}<span class="dim">{counts}</span></td><td>{escaped(f.grade)}</td>'
+            f'<td>{f.n:,}<span class="dim">{counts}</span></td><td class="nowrap">{escaped(f.grade)}</td>'
             + (f'<td class="say">{escaped(f.reading)}</td>' if readings else "")
             + "</tr>"
         )
     caption = f"<caption>{escaped(head)}</caption>" if head else ""
     last = '<th scope="col">in words</th>' if readings else ""
     return (
-        f'<div class="wide" tabindex="0" role="region" aria-label="{escaped(head) or "findings"}"><table>{caption}'
-        f'<thead><tr><th scope="col">{first}</th><th scope="col">value (95 % interval)</th><td></td>'
+        f'<div class="wide" tabindex="0" role="region" aria-label="{escaped(head) or "findings"}"><table class="found">{caption}'
+        f'<thead><tr><th scope="col">{first}</th><th scope="col">value (95 % interval)</th>'
         f'<th scope="col">control</th><th scope="col">texts</th><th scope="col">grade</th>{last}</tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table></div>"
     )

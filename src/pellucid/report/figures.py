@@ -36,7 +36,7 @@ def figures_of(verdict: Verdict, prefix: str = "f") -> list[Figure]:
     out = []
     for k, (audit, name) in enumerate(chosen):
         made = figure_svg(verdict.findings[audit].pictures[name]())
-        caption = CAPTIONS.get((audit, name)) or f"{audit}: {name.replace('_', ' ')}."
+        caption = CAPTIONS.get((audit, name)) or CAPTIONS.get((audit, "*")) or f"{audit}: {name.replace('_', ' ')}."
         out.append(Figure(audit, name, inline(made, f"{prefix}{k}", caption), caption))
     return out
 

@@ -5,12 +5,13 @@ from typing import Any
 
 from pellucid.finding import Finding, Findings, number, with_interval
 from pellucid.render.marks import escaped
-from pellucid.report.bars import bar, bar_of, control_text, ends_of, plain_name, span_of, table
+from pellucid.report.bars import bar, control_text, ends_of, plain_name, shortened, span_of, table, value_cell
 from pellucid.report.terms import AUDITS, METHODS
 from pellucid.verdict.verdict import Verdict
 
-TOP = 10
-OWN_SECTION = ("words", "calibration", "comparison")
+TOP = 10  # words of a class
+BEYOND = 0.05
+"""A word stands out where q, its chance under random words after correction for testing many words, is below."""
 
 
 def words(v: Verdict, level: int) -> str:
@@ -22,34 +23,39 @@ def words(v: Verdict, level: int) -> str:
     out = [f"<h{level}>Words over all texts</h{level}><p>{escaped(AUDITS['words'])}</p>"]
     for label in dict.fromkeys(str(r.get("class")) for r in rows):
         own = [r for r in rows if str(r.get("class")) == label and r.get("mean") is not None]
-        own.sort(key=lambda r: -abs(float(r["mean"])))
         if own:
             out.append(_word_table(label, own[:TOP], len(own)))
     if found:
-        out.append(f"<details><summary>What was tested</summary>{table(found, 'Words')}</details>")
+        said = "".join(f"<li>{escaped(f.reading)}</li>" for f in found)
+        out.append(
+            f'<ul>{said}</ul><p class="dim">q: how often chance would give as much, corrected for testing many words; '
+            f"below {BEYOND} the word stands out.</p>"
+        )
     return "".join(out)
 
 
 def _word_table(label: str, rows: Sequence[Mapping[str, Any]], of: int) -> str:
-    ends = [x for r in rows for x in ends_of(_float(r, "mean"), _ends(r)) + ends_of(_float(r, "null"), None)]
+    ends = [
+        x for r in rows for x in ends_of(_float(r, "mean"), _ends(r)) + ends_of(_float(r, "null"), _ends(r, "null_"))
+    ]
     span = (min([0.0, *ends]), max([0.0, *ends]) or 1.0)
     body = []
     for r in rows:
-        mean, null = _float(r, "mean"), _float(r, "null")
-        q = _float(r, "q")
+        mean, null, q = _float(r, "mean"), _float(r, "null"), _float(r, "q")
+        drawn = bar(mean, _ends(r), null, _ends(r, "null_"), span)
+        found = q is not None and q < BEYOND
         body.append(
-            f'<tr><th scope="row"><bdi>{escaped(str(r.get("word")))}</bdi></th>'
-            f"<td>{escaped(with_interval(mean, _ends(r)))}</td><td>{bar(mean, _ends(r), null, None, span)}</td>"
-            f"<td>{'-' if null is None else number(null)}</td><td>{r.get('n', '-')}</td>"
-            f"<td>{'-' if q is None else number(q)}</td></tr>"
+            f'<tr{" class=chosen" if found else ""}><th scope="row"><bdi>{escaped(shortened(str(r.get("word"))))}</bdi>'
+            f'</th><td><span class="nowrap">{escaped(with_interval(mean, _ends(r)))}</span> {drawn}</td>'
+            f"<td>{escaped(with_interval(null, None))}</td><td>{escaped(str(r.get('n', '-')))}</td>"
+            f"<td>{'-' if q is None else number(q)}{', stands out' if found else ''}</td></tr>"
         )
-    which = f"{label}: the {len(rows)} strongest of {of} words"
+    which = f"Words for {label}: the first {len(rows)} of {of}"
     return (
-        f'<div class="wide" tabindex="0" role="region" aria-label="{escaped(which)}"><table>'
+        f'<div class="wide" tabindex="0" role="region" aria-label="{escaped(which)}"><table class="found word">'
         f"<caption>{escaped(which)}</caption>"
-        '<thead><tr><th scope="col">word</th><th scope="col">mean contribution (95 % interval)</th><td></td>'
-        '<th scope="col">control</th><th scope="col">texts</th>'
-        '<th scope="col" title="how often chance would give this, corrected for testing many words">q</th></tr></thead>'
+        '<thead><tr><th scope="col">word</th><th scope="col">mean contribution (95 % interval)</th>'
+        '<th scope="col">a random word</th><th scope="col">texts</th><th scope="col">q</th></tr></thead>'
         f"<tbody>{''.join(body)}</tbody></table></div>"
     )
 
@@ -59,8 +65,8 @@ def _float(row: Mapping[str, Any], key: str) -> float | None:
     return None if x is None else float(x)
 
 
-def _ends(row: Mapping[str, Any]) -> tuple[float, float] | None:
-    low, high = _float(row, "low"), _float(row, "high")
+def _ends(row: Mapping[str, Any], of: str = "") -> tuple[float, float] | None:
+    low, high = _float(row, f"{of}low"), _float(row, f"{of}high")
     return None if low is None or high is None else (low, high)
 
 
@@ -91,16 +97,16 @@ def _method_table(name: str, found: Sequence[Finding], best: str) -> str:
     body = "".join(
         f'<tr{" class=chosen" if f.where == best else ""}><th scope="row">{escaped(f.where)}'
         f'{"<br><b>show this</b>" if f.where == best else ""}<br><span class="dim">{escaped(METHODS.get(f.where, ""))}'
-        f"</span></th><td>{escaped(with_interval(f.value, f.interval))}</td><td>{bar_of(f, span)}</td>"
+        f"</span></th><td>{value_cell(f, span)}</td>"
         f"<td>{escaped(control_text(f))}</td><td>{f.n:,}</td></tr>"
         for f in found
     )
     unit = found[0].unit
     head = f"{name.upper() if name == 'aopc' else plain_name(name)} ↑{f' ({unit})' if unit else ''}"
     return (
-        f'<div class="wide" tabindex="0" role="region" aria-label="{escaped(head)}"><table class="methods"><caption>'
+        f'<div class="wide" tabindex="0" role="region" aria-label="{escaped(head)}"><table class="found methods"><caption>'
         f'{escaped(head)}</caption><thead><tr><th scope="col">method</th><th scope="col">value (95 % interval)</th>'
-        f'<td></td><th scope="col">control</th><th scope="col">texts</th></tr></thead><tbody>{body}</tbody></table>'
+        f'<th scope="col">control</th><th scope="col">texts</th></tr></thead><tbody>{body}</tbody></table>'
         "</div>"
     )
 

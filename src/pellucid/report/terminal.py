@@ -23,7 +23,7 @@ def show(verdict: Verdict, file: TextIO | None = None, width: int | None = None)
         console.width = PIPED
     _line(console, verdict.grade, STYLES[tone_of(verdict.grade)])
     _line(console, verdict.sentence)
-    if verdict.instead:
+    if verdict.instead and verdict.instead not in verdict.sentence:
         _line(console, f"Show instead: {verdict.instead}")
     if verdict.answers:
         _line(console, "")

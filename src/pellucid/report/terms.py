@@ -3,18 +3,18 @@
 METHODS = {
     "decompx": "shares the model's own output out over the tokens, following every layer; the shares and the part "
     "that belongs to no token add up to the logit",
-    "integrated_decompx": "like decompx, averaged over inputs from empty to whole; adds up to the logit",
+    "integrated_decompx": "averages decompx over inputs from empty to whole; adds up to the logit",
     "deeplift_mask": "compares the text with a text of mask tokens, layer by layer; adds up to the difference",
     "deeplift": "compares the text with an empty input, layer by layer; adds up to the difference",
-    "gradient_x_input": "how steeply the output reacts at each token, times the token's own vector; does not add up",
-    "integrated_gradients": "gradients averaged over inputs from empty to whole; nearly adds up",
+    "gradient_x_input": "multiplies how steeply the output reacts at each token by the token's vector; does not add up",
+    "integrated_gradients": "averages gradients over inputs from empty to whole; nearly adds up",
     "leave_one_out": "replaces each token in turn and looks what the output loses; does not add up",
     "leave_one_out_delete": "deletes each token in turn and looks what the output loses; does not add up",
-    "sequential_decompx": "decompx, asked again after each token that it takes away",
-    "attention": "the attention weights themselves: where the classifying position looks, without a sign",
-    "rollout": "attention followed through all layers by multiplying the weights, without a sign",
-    "effective_attention": "the part of the attention weights that can change the output",
-    "random": "no explanation: random scores, as a control",
+    "sequential_decompx": "takes away one token at a time and asks decompx again after each",
+    "attention": "shows the attention weights themselves: where the classifying position looks, without a sign",
+    "rollout": "follows attention through all layers by multiplying the weights, without a sign",
+    "effective_attention": "shows the part of the attention weights that can change the output",
+    "random": "explains nothing: random scores, as a control",
 }
 
 MAPS = {
@@ -51,17 +51,18 @@ FIGURES = (
     ("erasure", "flips"),
     ("identifiability", "freedom"),
     ("calibration", "*"),
-    ("words", "*"),
     ("information", "layers"),
-    ("comparison", "*"),
     ("erasure", "delta"),
     ("mixing", "layers"),
     ("identifiability", "correlation"),
     ("erasure_heads", "heads"),
     ("token_identity", "layers"),
     ("erasure", "two_by_two"),
+    ("words", "*"),
+    ("comparison", "*"),
 )
-"""Audit and picture, the most telling first; * is every picture of the audit."""
+"""Audit and picture, the most telling first; * is every picture of the audit. The last two have tables
+with the same numbers."""
 
 CAPTIONS = {
     ("erasure", "flips"): "How many decisions have flipped when a share of the words has been erased, most attended "
@@ -76,7 +77,9 @@ CAPTIONS = {
     ("information", "layers"): "How much of the decision can be read from a single hidden state, layer by layer.",
     ("token_identity", "layers"): "How many hidden states can still be traced to their own token, layer by layer.",
     ("mixing", "layers"): "How much of a hidden state still comes from its own token, layer by layer.",
-    ("comparison", "methods"): "How much of the decision's probability is lost when the first tokens of each method "
+    ("calibration", "*"): "Whether the model is as often right as its confidence says.",
+    ("words", "*"): "The words that push a class most.",
+    ("comparison", "*"): "How much of the decision's probability is lost when the first tokens of each method "
     "are erased. More is better; random is the control.",
 }
 
