@@ -96,7 +96,8 @@ def others(found: Alternatives, seen: Attended) -> str:
     row, many = found.rows[0], len(seen.weights) > 1
     scale = max(float(np.abs(m).max()) for m in maps.values())
     out, below = [], {name: bool((m < -SAME).any()) for name, m in maps.items()}
-    for name, weights in maps.items():
+    shown_maps = {k: m for k, m in maps.items() if k == "raw" or apart["witness"] >= SAME}  # one, where it is unique
+    for name, weights in shown_maps.items():
         signed = below[name]
         a = weights_of(seen.tokens, seen.text, weights if signed else np.abs(weights), signed)
         chooses = name == "raw" and many
@@ -105,7 +106,7 @@ def others(found: Alternatives, seen: Attended) -> str:
         out.append(f"<h4>{TITLES[name]}</h4><p>{_effect(found, name, apart[name])}</p>{shown}")
     from_word = f", from {_bold(word_of(a, row))}" if many else ""
     head = f'<h3>{_where(seen)}{from_word}</h3><p class="lead">{_verdict(found, apart["witness"])}</p>'
-    keys = "".join(key(scale, signed, "attention weight") for signed in sorted(set(below.values())))
+    keys = "".join(key(scale, signed, "attention weight") for signed in sorted({below[name] for name in shown_maps}))
     return _page(f"<section>{head}{''.join(out)}{keys}{_intervals(found, seen)}</section>")
 
 

@@ -94,7 +94,8 @@ _PAGE = """
 .pell .map span[data-n]:hover,.pell .map span[data-n]:focus{outline:2px solid var(--ink)}
 footer .divider:last-child{display:none!important}
 @media(max-width:640px){.pell .two{grid-template-columns:1fr}.pell section{padding:.7rem .75rem}
-  .pell td,.pell th{padding-right:.5rem}.pell td small{display:block}.pell .bar{min-width:3.2em}}
+  .pell td,.pell th{padding-right:.5rem}.pell td small{display:block}
+  .pell .logits td:nth-last-child(2){display:none}.pell .bar{min-width:3.2em}}
 """
 
 _LIGHT = f"--ink:{INK};--dim:{DIM};--paper:{PAPER};--line:#d0d0d0;--empty:#f3f3f3;--accent:#0072b2;--warn:#b2182b"
