@@ -1,6 +1,7 @@
 """Every audit, by name and by class; importing this registers them, in the order in which they are listed."""
 
 from pellucid.audits.audit import AUDITS, Audit, register
+from pellucid.audits.calibration import Calibration
 from pellucid.audits.erasure.audit import Erasure
 from pellucid.audits.erasure.heads import ErasureHeads
 from pellucid.audits.identifiability.audit import Identifiability
@@ -12,6 +13,7 @@ from pellucid.audits.words import Words
 __all__ = [
     "AUDITS",
     "Audit",
+    "Calibration",
     "Erasure",
     "ErasureHeads",
     "Identifiability",
