@@ -8,7 +8,7 @@ import numpy as np
 from pellucid.audits.identifiability.alternatives import Alternatives
 from pellucid.finding import number
 from pellucid.render.marks import cleaned, escaped
-from pellucid.report.bars import bar
+from pellucid.report.bars import bar, boxed
 from pellucid.report.terms import MAPS, SAME_OUTPUT
 
 ROWS = 5
@@ -64,8 +64,7 @@ def _table(a: Alternatives) -> str:
         rows = {"raw": rows["raw"]}
     at = np.argsort(-rows["raw"], kind="stable")[:ROWS]
     free = len(rows) > 1
-    head = "".join(f'<th scope="col" title="{escaped(MAPS[n][1])}">{MAPS[n][0]}</th>' for n in rows)
-    head += '<th scope="col">could lie in</th><td></td>' if free else ""
+    columns = ["token", *(MAPS[name][0] for name in rows), *(["could lie in"] if free else [])]
     body = []
     span = (0.0, max(float(a.high[at].max(initial=0.0)), float(rows["raw"].max(initial=0.0)), 1e-9))
     for i in map(int, at):
@@ -73,14 +72,12 @@ def _table(a: Alternatives) -> str:
         if free:
             ends = (float(a.low[i]), float(a.high[i]))
             cells += (
-                f"<td>{ends[0]:.3f} to {ends[1]:.3f}</td><td>{bar(float(rows['raw'][i]), ends, None, None, span)}</td>"
+                f'<td><span class="nowrap">{ends[0]:.3f} to {ends[1]:.3f}</span><br>'
+                f"{bar(float(rows['raw'][i]), ends, None, None, span)}</td>"
             )
         body.append(f'<tr><th scope="row"><bdi>{escaped(a.tokens[i]) or "·"}</bdi></th>{cells}</tr>')
     which = f"the {len(at)} most attended of {len(rows['raw'])} tokens"
-    return (
-        f'<div class="wide" tabindex="0" role="region" aria-label="{which}"><table><caption>{which}</caption><thead>'
-        f'<tr><th scope="col">token</th>{head}</tr></thead><tbody>{"".join(body)}</tbody></table></div>'
-    )
+    return boxed(which, columns, "".join(body))
 
 
 def attention_data(a: Alternatives, words: Sequence[str]) -> dict[str, Any]:

@@ -81,7 +81,7 @@ def control_text(f: Finding) -> str:
     return "none" if f.null is None and not f.control else with_interval(f.null, f.null_interval)
 
 
-def table(found: Sequence[Finding], head: str = "", readings: bool = True, first: str = "what") -> str:
+def table(found: Sequence[Finding], head: str, readings: bool = True, first: str = "what") -> str:
     """Findings as a table that scrolls in its own box. readings: with the sentence of each. head: a caption."""
     rows = []
     for f in found:
@@ -96,13 +96,17 @@ def table(found: Sequence[Finding], head: str = "", readings: bool = True, first
             + (f'<td class="say">{escaped(f.reading)}</td>' if readings else "")
             + "</tr>"
         )
-    caption = f"<caption>{escaped(head)}</caption>" if head else ""
-    last = '<th scope="col">in words</th>' if readings else ""
+    columns = (first, "value (95 % interval)", "control", "texts", "grade", *(("in words",) if readings else ()))
+    return boxed(head, columns, "".join(rows), "found")
+
+
+def boxed(head: str, columns: Sequence[str], rows: str, look: str = "") -> str:
+    """A table under a caption, in a box that scrolls sideways by itself. rows: HTML."""
+    names = "".join(f'<th scope="col">{escaped(name)}</th>' for name in columns)
     return (
-        f'<div class="wide" tabindex="0" role="region" aria-label="{escaped(head) or "findings"}"><table class="found">{caption}'
-        f'<thead><tr><th scope="col">{first}</th><th scope="col">value (95 % interval)</th>'
-        f'<th scope="col">control</th><th scope="col">texts</th><th scope="col">grade</th>{last}</tr></thead>'
-        f"<tbody>{''.join(rows)}</tbody></table></div>"
+        f'<div class="wide" tabindex="0" role="region" aria-label="{escaped(head)}">'
+        f"<table{f' class={chr(34)}{look}{chr(34)}' if look else ''}><caption>{escaped(head)}</caption>"
+        f"<thead><tr>{names}</tr></thead><tbody>{rows}</tbody></table></div>"
     )
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from pellucid.finding import Finding, Findings, number, with_interval
 from pellucid.render.marks import escaped
-from pellucid.report.bars import bar, control_text, ends_of, plain_name, shortened, span_of, table, value_cell
+from pellucid.report.bars import bar, boxed, control_text, ends_of, plain_name, shortened, span_of, table, value_cell
 from pellucid.report.terms import AUDITS, METHODS
 from pellucid.verdict.verdict import Verdict
 
@@ -51,13 +51,8 @@ def _word_table(label: str, rows: Sequence[Mapping[str, Any]], of: int) -> str:
             f"<td>{'-' if q is None else number(q)}{', stands out' if found else ''}</td></tr>"
         )
     which = f"Words for {label}: the first {len(rows)} of {of}"
-    return (
-        f'<div class="wide" tabindex="0" role="region" aria-label="{escaped(which)}"><table class="found word">'
-        f"<caption>{escaped(which)}</caption>"
-        '<thead><tr><th scope="col">word</th><th scope="col">mean contribution (95 % interval)</th>'
-        '<th scope="col">a random word</th><th scope="col">texts</th><th scope="col">q</th></tr></thead>'
-        f"<tbody>{''.join(body)}</tbody></table></div>"
-    )
+    columns = ("word", "mean contribution (95 % interval)", "a random word", "texts", "q")
+    return boxed(which, columns, "".join(body), "found word")
 
 
 def _float(row: Mapping[str, Any], key: str) -> float | None:
@@ -103,12 +98,7 @@ def _method_table(name: str, found: Sequence[Finding], best: str) -> str:
     )
     unit = found[0].unit
     head = f"{name.upper() if name == 'aopc' else plain_name(name)} ↑{f' ({unit})' if unit else ''}"
-    return (
-        f'<div class="wide" tabindex="0" role="region" aria-label="{escaped(head)}"><table class="found methods"><caption>'
-        f'{escaped(head)}</caption><thead><tr><th scope="col">method</th><th scope="col">value (95 % interval)</th>'
-        f'<th scope="col">control</th><th scope="col">texts</th></tr></thead><tbody>{body}</tbody></table>'
-        "</div>"
-    )
+    return boxed(head, ("method", "value (95 % interval)", "control", "texts"), body, "found methods")
 
 
 def numbers(name: str, found: Findings) -> str:

@@ -24,7 +24,7 @@ from pellucid.render.marks import (
     word_of,
 )
 from pellucid.report.attention import attention_data, attention_html
-from pellucid.report.terms import METHODS, WRITTEN
+from pellucid.report.terms import MAPS, METHODS, SAME_OUTPUT, WRITTEN
 from pellucid.verdict.verdict import Case, Verdict
 
 STRONGEST = 6
@@ -202,11 +202,14 @@ def guide(verdicts: Sequence[Verdict]) -> str:
     said = "".join(
         f"<dt>{escaped(m)}</dt><dd>{escaped(METHODS.get(m, 'a method of explanation'))}.</dd>" for m in methods
     )
+    kinds = [(name, what) for name, what in MAPS.values() if name not in methods]
+    maps = "".join(f"<dt>{escaped(name)}</dt><dd>{escaped(what)}.</dd>" for name, what in kinds)
     return (
         "<p>Each token is coloured by its score. Orange-red speaks for what is explained, blue against it; green is a "
         "score without a sign; no colour is zero. The strongest colour is the largest score of that text, so compare "
         f"numbers, not colours, between texts. {escaped(WRITTEN)}</p>"
         '<p class="script" hidden>Point at a token, tap it, or reach it with Tab and the arrow keys: its number stands '
         "at the foot of the window. ← and → go to the previous and the next text.</p>"
-        f"<details><summary>What the methods do</summary><dl>{said}</dl></details>"
+        f"<details><summary>What the methods do, and what kinds of attention are shown</summary><dl>{said}{maps}</dl>"
+        f"<p>{escaped(SAME_OUTPUT)}</p></details>"
     )
