@@ -117,6 +117,7 @@ def write(texts: list[str] | None = None) -> None:
 
 DEMO = str(pellucid.DEMO)
 AUDIT = ("audit", "--model", DEMO, "--input", "films.csv", "--text-column", "review")
+ALL = (*AUDIT, "--only", "all")
 
 
 def files(folder: str) -> set[str]:
@@ -135,7 +136,7 @@ ODD = {name.replace("even", "odd") for name in EVEN}
 
 
 def test_all_audits_one_after_the_other_as_tables(call: Call) -> None:
-    done = call(*AUDIT)
+    done = call(*ALL)
     assert (done.code, done.err) == (0, "")
     first, second = done.out.split("\n\nodd | ")
     for out in (first, second):
@@ -177,7 +178,7 @@ def test_which_audits_texts_and_model(call: Call) -> None:
 
 def test_texts_over_the_limit_are_cut_only_when_asked(call: Call) -> None:
     write([*FILMS, "good " * 300])
-    done = call(*AUDIT, "--out", "found")
+    done = call(*ALL, "--out", "found")
     assert (done.code, done.out) == (2, "")
     assert done.err == (
         f"pellucid: Line 6 of films.csv has 302 tokens; {DEMO!r} reads at most {LIMIT}. Add --max-tokens {LIMIT} to "
@@ -196,27 +197,27 @@ def test_texts_over_the_limit_are_cut_only_when_asked(call: Call) -> None:
 
 def test_late_refusals_name_the_line(call: Call) -> None:
     Even.error = InputError("Text 3 has nothing even.")
-    done = call(*AUDIT)
+    done = call(*ALL)
     assert (done.code, done.out, done.err) == (2, "", "pellucid: Line 4 of films.csv has nothing even.\n")
 
 
 def test_a_question_that_cannot_be_asked_here_stops_no_other(call: Call) -> None:
     Even.error = Unanswerable("There are too few texts.")
-    done = call(*AUDIT, "--out", "found")
+    done = call(*ALL, "--out", "found")
     assert (done.code, files("found")) == (0, ODD)
     assert done.err.startswith("The audit 'even' is left out: There are too few texts.\n")
     assert list(run_json("found")["audits"]) == ["odd"]
     named = call(*AUDIT, "--only", "even")
     assert (named.code, named.err) == (2, "pellucid: There are too few texts.\n")
     Odd.error = MissingExtra("It needs something.")
-    assert (call(*AUDIT).code, call(*AUDIT).out) == (2, "")
+    assert (call(*ALL).code, call(*ALL).out) == (2, "")
 
 
 # What is written
 
 
 def test_files_of_every_audit_and_a_run_record(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "argv", ["pellucid", *AUDIT, "--out", "new/found", "--seed", "7"])
+    monkeypatch.setattr(sys, "argv", ["pellucid", *ALL, "--out", "new/found", "--seed", "7"])
     done = call(*sys.argv[1:])
     assert done.code == 0
     assert "AS CHANCE" in done.out
@@ -239,7 +240,7 @@ def test_files_of_every_audit_and_a_run_record(call: Call, monkeypatch: pytest.M
 
 
 def test_json_and_files_together(call: Call) -> None:
-    done = call(*AUDIT, "--out", "found", "--format", "json")
+    done = call(*ALL, "--out", "found", "--format", "json")
     assert [d["audit"] for d in json.loads(done.out)] == ["even", "odd"]
     assert json.loads(Path("found/odd.json").read_text()) == json.loads(done.out)[1]
 
@@ -251,14 +252,14 @@ def test_json_and_files_together(call: Call) -> None:
 )  # fmt: skip
 def test_what_is_done_is_kept_and_taken_over(error: BaseException, code: int, said: str, call: Call) -> None:
     Odd.error = error
-    done = call(*AUDIT, "--out", "found", "--format", "json")
+    done = call(*ALL, "--out", "found", "--format", "json")
     assert (done.code, done.out) == (code, "")
     assert done.err.strip().startswith(f"pellucid: {said}")
     assert files("found") == EVEN
     assert list(run_json("found")["audits"]) == ["even"]
     Odd.error = None
     Even.calls.clear()
-    done = call(*AUDIT, "--out", "found", "--resume", "--format", "json")
+    done = call(*ALL, "--out", "found", "--resume", "--format", "json")
     assert (done.code, Even.calls) == (0, [])
     assert done.err.startswith("Took even over from found/even.json.\nWrote found in ")
     assert [d["audit"] for d in json.loads(done.out)] == ["even", "odd"]
@@ -266,7 +267,7 @@ def test_what_is_done_is_kept_and_taken_over(error: BaseException, code: int, sa
     assert files("found") == EVEN | ODD
     taken = {name: a["taken_over"] for name, a in run_json("found")["audits"].items()}
     assert taken == {"even": True, "odd": False}
-    table = call(*AUDIT, "--out", "found", "--resume")
+    table = call(*ALL, "--out", "found", "--resume")
     assert "even_none" in table.out
     assert table.err.count("Took ") == 2
 
@@ -278,7 +279,7 @@ def test_a_killed_process_loses_the_unfinished_audit_alone(call: Call) -> None:
         "class Kill(t.Odd):\n"
         "    def __call__(self, *_): os.kill(os.getpid(), signal.SIGKILL)\n"
         "AUDITS._things = {'even': t.Even(), 'odd': Kill()}\n"
-        f"sys.exit(cli.status({[*AUDIT, '--out', 'found']!r}))"
+        f"sys.exit(cli.status({[*ALL, '--out', 'found']!r}))"
     )
     here = Path(__file__).parent
     env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{Path(DEMO).parents[1]}{os.pathsep}{here}"}
@@ -287,7 +288,7 @@ def test_a_killed_process_loses_the_unfinished_audit_alone(call: Call) -> None:
     assert done.stderr == b""
     assert b"even_none" in done.stdout
     assert files("found") == EVEN
-    again = call(*AUDIT, "--out", "found", "--resume")
+    again = call(*ALL, "--out", "found", "--resume")
     assert again.code == 0
     assert "Took even over" in again.err
     assert files("found") == EVEN | ODD
@@ -310,7 +311,7 @@ def test_what_was_measured_otherwise_is_measured_again(call: Call, monkeypatch: 
     assert other.format("texts") in again(call, "--limit", "4")
     (Path("found") / "even.json").write_text("{}")
     assert "found/even.json cannot be read. These are not saved findings" in again(call)
-    monkeypatch.setattr("pellucid.cli.audit.__version__", "0.0.9")
+    monkeypatch.setattr("pellucid.verdict.store.__version__", "0.0.9")
     assert other.format("version of pellucid") in again(call)
     record = json.loads(Path("found/even.json").read_text())
     record["origin"]["weights"] = "0"
@@ -342,8 +343,13 @@ BAD_CALLS = {
     "audit good --resume": "--resume takes over what --out DIR holds",
     "audit good --out films.csv": "is a file, not a folder",
     "audit good --format html": "Choose one of: text, json",
-    "audit good --budget 5m": "No such option: --budget",
-    "audit good --label-column y": "No such option",
+    "audit good --budget soon": "The budget (--budget) is a time such as",
+    "audit good --only even --budget 5m": "leave out --budget",
+    "audit good --only even --fail-on NOISY": "leave out --fail-on",
+    "audit good --only even --model a --model b": "leave out a second --model",
+    "audit good --model a --model b --model c": "seen 3 times --model",
+    "audit good --fail-on NOISE": "There is no grade 'NOISE'. Did you mean 'NOISY'?",
+    "audit good --label-column y": "The column options",
     "audit good --model ./none": "There is no folder './none'",
     "audit good --device gpu": "cpu, cuda, cuda:1 or mps",
     "audit --input none.txt": "There is no file none.txt",
@@ -373,7 +379,7 @@ def test_a_model_that_shows_too_little_is_refused_before_anything_is_measured(
         return replace(whole(*args, **kwargs), access=Access.GRADIENTS, net=None, lost="It is an unknown kind.")
 
     monkeypatch.setattr(load, "load", less)
-    done = call(*AUDIT)  # all audits, by default: those within reach, and a word about the others
+    done = call(*ALL)  # all audits, by default: those within reach, and a word about the others
     assert done.code == 0
     assert "GRADIENTS access, so these audits are left out: even. It is an unknown kind." in done.err
     done = call(*AUDIT, "--only", "even", "--only", "odd")
@@ -400,7 +406,7 @@ def test_audits_are_listed(call: Call) -> None:
     entries = json.loads(call("audits", "--format", "json").out)
     assert entries[0] == json.loads(call("audits", "even", "--format", "json").out) == {
         "name": "even", "summary": "How many token ids are even?", "needs": "ENCODER", "source": "the integers",
-        "settings": {"seed": 0, "at": "all", "maps": ["none"], "share": None, "note": "5"},
+        "caution": "", "settings": {"seed": 0, "at": "all", "maps": ["none"], "share": None, "note": "5"},
         "choices": {
             "seed": "a whole number", "at": "all or first", "maps": "none or plus_one (several between commas)",
             "share": "a number or none", "note": "a text",

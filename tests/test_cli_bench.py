@@ -120,7 +120,7 @@ def test_times_and_lists() -> None:
         (["--metrics", "aocp", FILMS[0]], "There is no metric 'aocp'"),
         (["--metrics", "aopc:erase", FILMS[0]], "There is no operator 'erase'"),
         (["--operators", "", FILMS[0]], "at least one metric and one operator"),
-        (["--budget", "soon", FILMS[0]], "--budget is a time such as"),
+        (["--budget", "soon", FILMS[0]], "(--budget) is a time such as"),
         (["--resume", FILMS[0]], "--resume takes over what --out DIR holds"),
         (["--format", "xml", FILMS[0]], "There is no format 'xml'"),
         ([], "There is nothing to compare methods on"),

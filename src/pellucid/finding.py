@@ -110,7 +110,7 @@ class Findings(list[Finding]):
         return f"Findings({self.audit!r}, {len(self)} findings)"
 
     def figures(self) -> dict[str, "Figure"]:
-        """The audit's pictures as matplotlib figures, by name; those read from a file, which are drawn, are not here."""
+        """The audit's pictures as matplotlib figures, by name; without those read from a file, which are drawn."""
         return {name: draw() for name, draw in self.pictures.items() if draw.drawn is None}
 
     def svg(self, name: str) -> bytes:
@@ -127,10 +127,12 @@ class Findings(list[Finding]):
         show(self)
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything but tables and pictures, JSON-ready."""
+        """Everything but the tables and pictures, of which it tells the names, JSON-ready."""
         return {
             "audit": self.audit,
             "params": self.params,
+            "tables": list(self.tables),
+            "pictures": list(self.pictures),
             "findings": [f.to_dict() for f in self],
             "origin": self.origin,
         }

@@ -145,12 +145,9 @@ def write_findings(found: Findings, folder: Path) -> list[Path]:
     The JSON names the others and is written last, so that where it is, everything is.
     """
     files = {f"{found.audit}_{name}": data for name, data in found.files.items()}
-    tables = {name: f"{found.audit}_{name}.parquet" for name in found.tables}
-    drawn = {name: f"{found.audit}_{name}.svg" for name in found.pictures}
-    files |= {path: parquet(found.tables[name]) for name, path in tables.items()}
-    files |= {path: found.svg(name) for name, path in drawn.items()}
-    record = found.to_dict() | {"tables": tables, "pictures": drawn, "files": list(found.files)}
-    files[f"{found.audit}.json"] = (dumps(record) + "\n").encode()
+    files |= {f"{found.audit}_{name}.parquet": parquet(rows) for name, rows in found.tables.items()}
+    files |= {f"{found.audit}_{name}.svg": found.svg(name) for name in found.pictures}
+    files[f"{found.audit}.json"] = (dumps(found.to_dict()) + "\n").encode()
     for name, data in files.items():
         write_whole(folder / name, data)
     return [folder / name for name in files]
@@ -160,11 +157,11 @@ def _beside(folder: Path, record: Mapping[str, Any], audit: str) -> tuple[dict[s
     """The tables and pictures that a record of findings names; those that are no longer there are left out."""
     import pyarrow.parquet as pq
 
-    tables, pictures = (record.get(key, {}) for key in ("tables", "pictures"))
-    there = {name: folder / path for name, path in {**tables, **pictures}.items() if (folder / path).is_file()}
+    tables = {name: folder / f"{audit}_{name}.parquet" for name in record.get("tables", ())}
+    pictures = {name: folder / f"{audit}_{name}.svg" for name in record.get("pictures", ())}
     return (
-        {name: pq.read_table(there[name]).to_pylist() for name in tables if name in there},
-        {name: Picture.of(there[name].read_bytes()) for name in pictures if name in there},
+        {name: pq.read_table(path).to_pylist() for name, path in tables.items() if path.is_file()},
+        {name: Picture.of(path.read_bytes()) for name, path in pictures.items() if path.is_file()},
     )
 
 

@@ -1,13 +1,11 @@
-"""`pellucid audit`: questions about a model, asked on a set of texts, one after the other."""
+"""`pellucid audit`: may the attention be shown as the explanation? With --only: single audits, one after the other."""
 
-import json
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pellucid._version import __version__
 from pellucid.cli import options
 from pellucid.cli.given import NO_MODEL, check_source, located, opened, say, texts_of
 from pellucid.errors import AccessError, InputError, MissingExtra, Unanswerable
@@ -16,15 +14,22 @@ from pellucid.registry import choose
 
 if TYPE_CHECKING:
     from pellucid.audits import Audit
+    from pellucid.cli.answer import Ask
     from pellucid.encoder.model import Model
     from pellucid.finding import Findings
     from pellucid.inputs import Item
+
+    Labels = list[int | str] | None
+ALL = "all"
 
 
 def audit(
     text: options.Texts = None,
     input: options.Input = None,
-    model: options.ModelName = None,
+    model: options.ModelNames = None,
+    budget: options.AuditBudget = None,
+    label_column: options.TrueColumn = None,
+    fail_on: options.FailOn = None,
     only: options.Only = None,
     setting: options.Settings = None,
     seed: options.Seed = None,
@@ -37,14 +42,19 @@ def audit(
     limit: options.Count = None,
     device: options.Device = None,
 ) -> None:
-    """Measure what may be read into the model's attention.
+    """May the model's attention be shown as the explanation, and what to show instead if not?
 
-    Every number comes with its 95 % interval over texts, its control, and a grade. See `pellucid audits`. Without
-    --only all audits are made; one that cannot be made of this model or these texts is left out, with the reason.
+    Every audit and a short comparison of methods, on as many of the texts as the time budget allows; then a verdict
+    with a grade for each question, and in --out a report. With --only NAME: these audits alone, each on all texts
+    ("all": every one), as tables with intervals and controls; see `pellucid audits`.
 
     Examples:
 
         pellucid audit -m my-model -i reviews.csv --out findings
+
+        pellucid audit -m old-model -m new-model -i reviews.csv --label-column label --budget 10m --out findings
+
+        pellucid audit -m my-model -i reviews.csv --fail-on "NOT BETTER THAN RANDOM"
     """
     start = time.perf_counter()
     choose("format", format, ["text", "json"])
@@ -53,46 +63,63 @@ def audit(
         raise InputError("--resume takes over what --out DIR holds; add --out, or leave --resume out.")
     if out is not None:
         check_place(out / "run.json")
-    from pellucid.inputs import Columns, check_tokens
+    from pellucid.cli import answer
+    from pellucid.inputs import Columns
+
+    columns = Columns(text_column, pair_column, label_column)
+    ask = answer.Ask(model or [], budget, fail_on or [], seed or 0, max_tokens, format, out, resume, device, start)
+    if not only:
+        ask.check(setting or [])
+        notes = [] if model else [NO_MODEL]
+        ask.run(texts_of(text or [], input, columns, limit, "Auditing", notes.append), label_column is not None, notes)
+        return
+    ask.refuse_with_only()
+    asked, notes = _asked(only, setting or [], seed), [] if model else [NO_MODEL]
+    items = texts_of(text or [], input, columns, limit, "Auditing", notes.append)
+    _each(ask, asked, items, notes, only, label_column is not None)
+
+
+def _each(
+    ask: "Ask", asked: "list[Audit]", items: "Sequence[Item]", notes: list[str], only: Sequence[str], labelled: bool
+) -> None:
+    """Audits one after the other, each on all texts, printed and written as they are done."""
+    from pellucid.inputs import gold_of
     from pellucid.records import dumps
 
-    asked, notes = _asked(only or [], setting or [], seed), [] if model else [NO_MODEL]
-    items = texts_of(text or [], input, Columns(text_column, pair_column), limit, "Auditing", notes.append)
-    classifier = opened(model, device)
-    asked, beyond = _within_reach(classifier, asked, named=bool(only))
+    named, out = ALL not in only, ask.out
+    classifier = opened(ask.models[0] if ask.models else None, ask.device)
+    asked, beyond = _within_reach(classifier, asked, named)
     notes += beyond
-    fix = f"Add --max-tokens {classifier.limit} to cut longer texts off there." if max_tokens is None else None
-    check_tokens(classifier, items, fix)
-    for note in notes:  # only now, so that a refusal stands alone
-        say(note)
-    known = _at_hand(out, asked, classifier, items, max_tokens) if resume and out is not None else {}
+    ask.ready(classifier, items, notes)
+    labels = [gold_of(item, classifier.labels) for item in items] if labelled else None
+    known = _at_hand(out, asked, classifier, items, ask.max_tokens, labels) if ask.resume and out is not None else {}
     found: list[Findings] = []
     for i, one in enumerate(asked):
         try:
-            made = known[one.name] if one.name in known else _measured(classifier, items, one, max_tokens)
+            made = known[one.name] if one.name in known else _measured(classifier, items, one, ask.max_tokens, labels)
         except (Unanswerable, MissingExtra) as e:  # where all were asked for, this does not stop the others
-            if only or (not found and i == len(asked) - 1):
+            if named or (not found and i == len(asked) - 1):
                 raise
             say(f"The audit {one.name!r} is left out: {e}")
             continue
         found.append(made)
         if out is not None:
-            _keep(out, found, known, classifier, items, time.perf_counter() - start)
-        if format == "text":
+            _keep(out, found, known, classifier, items, time.perf_counter() - ask.start)
+        if ask.format == "text":
             _print(made, first=len(found) == 1)
-    if format == "json":
+    if ask.format == "json":
         print_utf8(dumps([made.to_dict() for made in found]) + "\n")
     if out is not None:
-        say(f"Wrote {out} in {time.perf_counter() - start:.1f} s.")
+        say(f"Wrote {out} in {time.perf_counter() - ask.start:.1f} s.")
 
 
 def _asked(only: Sequence[str], given: Sequence[str], seed: int | None) -> "list[Audit]":
-    """The audits of --only, or all of them, with their settings."""
+    """The audits of --only, with their settings."""
     from pellucid.audits import AUDITS
     from pellucid.audits.catalog import audit_with
 
-    names = list(dict.fromkeys(only)) or AUDITS.names()
-    if given and len(set(only)) != 1:
+    names = AUDITS.names() if ALL in only else list(dict.fromkeys(only))
+    if given and (len(set(only)) != 1 or ALL in only):
         raise InputError("--setting is about one audit: name it, and it alone, with --only.")
     if seed is not None and any(text.partition("=")[0] == "seed" for text in given):
         raise InputError("The seed was given twice; leave out --seed or --setting seed.")
@@ -118,25 +145,33 @@ def _within_reach(model: "Model", asked: "Sequence[Audit]", named: bool) -> "tup
     return able, [note] * bool(beyond)
 
 
-def _measured(model: "Model", items: "Sequence[Item]", one: "Audit", max_tokens: int | None) -> "Findings":
+def _measured(
+    model: "Model", items: "Sequence[Item]", one: "Audit", max_tokens: int | None, labels: "Labels"
+) -> "Findings":
     """The findings of one audit, with a bar on a terminal; refusals name the line."""
     from pellucid.run import audit
 
     try:
-        return audit(model, [item.text for item in items], one, max_tokens, progress=True)
+        return audit(model, [item.text for item in items], one, max_tokens, progress=True, labels=labels)
     except InputError as e:
         raise type(e)(located(str(e), items)) from e
 
 
 def _at_hand(
-    folder: Path, asked: "Sequence[Audit]", model: "Model", items: "Sequence[Item]", max_tokens: int | None
+    folder: Path,
+    asked: "Sequence[Audit]",
+    model: "Model",
+    items: "Sequence[Item]",
+    max_tokens: int | None,
+    labels: "Labels",
 ) -> "dict[str, Findings]":
     """What the folder holds of these audits, on these texts, of this model; what it holds of others is named."""
     from pellucid.records import read_findings
     from pellucid.run.auditing import audited, data_hash
+    from pellucid.verdict.store import differs
 
     try:
-        data = data_hash(audited(model, [item.text for item in items], max_tokens).whole)
+        data = data_hash(audited(model, [item.text for item in items], max_tokens, labels).whole)
     except InputError as e:
         raise InputError(located(str(e), items)) from e
     found = {}
@@ -149,19 +184,12 @@ def _at_hand(
         except InputError as e:
             say(f"{e} So {one.name} is measured again.")
             continue
-        origin = {"versions": {}} | saved.origin
-        same = {
-            "settings": saved.params == json.loads(json.dumps(one.params())),
-            "weights": origin.get("weights") == model.fingerprint.sha256,
-            "texts": origin.get("data") == data,
-            "version of pellucid": origin["versions"].get("pellucid") == __version__,
-        }
-        if all(same.values()):
+        other = differs(saved, one, model, data)
+        if other:
+            say(f"{path} was made with other {other}, so {one.name} is measured again.")
+        else:
             found[one.name] = saved
             say(f"Took {one.name} over from {path}.")
-        else:
-            other = " and ".join(what for what, equal in same.items() if not equal)
-            say(f"{path} was made with other {other}, so {one.name} is measured again.")
     return found
 
 

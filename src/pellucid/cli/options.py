@@ -13,6 +13,15 @@ Input = Annotated[
 ModelName = Annotated[
     str | None, typer.Option("--model", "-m", metavar="M", help="Folder or hub name; default: the bundled demo model.")
 ]
+ModelNames = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--model",
+        "-m",
+        metavar="M",
+        help="Folder or hub name; default: the bundled demo model. A second --model is set beside the first.",
+    ),
+]
 TextColumn = Annotated[str | None, typer.Option(metavar="NAME", help='Default "text", or "sentence".')]
 PairColumn = Annotated[str | None, typer.Option(metavar="NAME", help="The second text of pairs.")]
 Count = Annotated[int | None, typer.Option(min=1, metavar="N", help="Only the first N texts of --input.")]
@@ -50,11 +59,22 @@ BatchTokens = Annotated[int | None, typer.Option(min=1, metavar="N", help="Token
 
 Only = Annotated[
     list[str] | None,
-    typer.Option(metavar="NAME", help="This audit, see `pellucid audits`; may be repeated. Default: all of them."),
+    typer.Option(metavar="NAME", help='This audit alone, without a verdict; may be repeated; "all" is every one.'),
 ]
 Settings = Annotated[
     list[str] | None,
     typer.Option("--setting", metavar="NAME=VALUE", help="A setting of the one audit of --only; may be repeated."),
+]
+AuditBudget = Annotated[
+    str | None,
+    typer.Option(metavar="T", help="Wall time such as 5m (default), which decides how many texts are looked at."),
+]
+TrueColumn = Annotated[
+    str | None, typer.Option(metavar="NAME", help="The true class of each text, for calibration and errors.")
+]
+FailOn = Annotated[
+    list[str] | None,
+    typer.Option(metavar="GRADE", help="End with status 1 if the verdict has this grade or a worse one; repeatable."),
 ]
 MaxTokens = Annotated[int | None, typer.Option(min=1, metavar="N", help="Cut longer texts to N tokens, and say so.")]
 Seed = Annotated[int | None, typer.Option(min=0, metavar="S", help="Of everything random in the audits; default 0.")]

@@ -14,7 +14,7 @@ from pellucid.encoder.model import Access, Model
 
 START = 0.12
 """Of the budget, for opening the model, the figures and the report."""
-SLOW = 12e9
+SLOW = 30e9
 """Floating-point operations per second of the reference machine, two cores of 2020, as such small models use them."""
 
 
@@ -61,19 +61,20 @@ class Part:
 PARTS = (
     Part("erasure", 0.2, 400, Access.READOUT, lambda s: 0.05 + 12 * s.forward + 0.001 * s.tokens),
     Part("comparison", 0.2, 200, Access.OUTPUTS,
-         lambda s: (20 * s.methods + 2 * s.tokens) * s.forward * 0.6, lambda s: 2.0),
+         lambda s: 0.02 + (20 * s.methods + 2 * s.tokens) * s.forward * 0.15, lambda s: 2.0),
     Part("identifiability", 0.2, 200, Access.READOUT,
-         lambda s: 8 * s.forward + 0.002 * s.layers * s.heads + 0.02 * s.tokens),
-    Part("mixing", 0.1, 40, Access.ENCODER, lambda s: min(s.tokens, 64) * 16 * s.forward * (s.layers + 1) / 12),
+         lambda s: 8 * s.forward + 0.002 * s.layers * s.heads + 0.016 * s.tokens),
+    Part("mixing", 0.1, 40, Access.ENCODER,
+         lambda s: 0.03 * s.layers + min(s.tokens, 64) * s.forward * (s.layers + 1) / 14),
     Part("token_identity", 0.05, 400, Access.ENCODER, lambda s: s.forward + 0.004 * s.layers,
-         lambda s: 0.5 + s.layers * 3 * (s.width / 384) ** 3),
-    Part("information", 0.1, 500, Access.READOUT, lambda s: s.forward * (2 + 0.5 * s.tokens) + 0.05,
-         lambda s: 5.0 + 0.5 * s.layers),
+         lambda s: 0.5 + s.layers * (s.width / 384) ** 3),
+    Part("information", 0.1, 500, Access.READOUT, lambda s: 0.06 + (2 + 0.25 * s.tokens) * s.forward,
+         lambda s: 4.0 + 0.5 * s.layers),
     Part("words", 0.05, 2000, Access.READOUT, lambda s: 4 * s.forward, lambda s: 1.0),
     Part("calibration", 0.03, 5000, Access.OUTPUTS, lambda s: 4 * s.forward, lambda s: 1.0),
-    Part("texts", 0.07, 24, Access.OUTPUTS, lambda s: 40 * s.forward + 0.01 * s.tokens, least=1),
+    Part("texts", 0.07, 24, Access.OUTPUTS, lambda s: 30 * s.forward + 0.012 * s.tokens, least=1),
     Part("erasure_heads", 0.1, 60, Access.ENCODER,
-         lambda s: s.layers * s.heads * (0.002 + 0.6 * s.tokens * s.forward / 2)),
+         lambda s: s.layers * s.heads * (0.002 + 0.05 * s.tokens * s.forward)),
 )  # fmt: skip
 """In the order in which they are done."""
 
@@ -132,10 +133,3 @@ def _shared(
         left -= sum(_cost(p, chosen[p.name], size) for p in full)
         open_ = [p for p in open_ if p not in full] if full else []
     return chosen
-
-
-def within(part: Part, texts: int, planned: float, left: float) -> int:
-    """What the clock allows: the planned texts, or fewer if not even twice the planned seconds are left."""
-    if planned <= 0 or left >= planned:
-        return texts
-    return int(texts * max(0.0, left) / planned)

@@ -1,6 +1,7 @@
 """Texts that a person can look at: errors first, then a sample; each by several methods, with its attention."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -50,7 +51,7 @@ def cases(
     return tuple(out)
 
 
-def _calibrated(findings: Mapping[str, Findings]) -> Sequence[Mapping[str, object]]:
+def _calibrated(findings: Mapping[str, Findings]) -> Sequence[Mapping[str, Any]]:
     found = findings.get("calibration")
     return [] if found is None else found.tables.get("predictions", [])
 

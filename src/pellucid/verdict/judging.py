@@ -1,11 +1,11 @@
-"""From findings to answers, and from answers to the verdict: the rules of `rules.py` applied, numbers put into words."""
+"""From findings to answers and on to the verdict: the rules of `rules.py` applied, numbers put into words."""
 
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pellucid.audits.audit import ENOUGH
-from pellucid.finding import Finding, Findings, number, with_interval
+from pellucid.finding import Finding, Findings, with_interval
 from pellucid.verdict.rules import (
     NOT_MEASURED,
     ORDER,
@@ -23,9 +23,7 @@ FAR = 20
 """Times the texts at hand above which nobody is told that more texts would settle a question."""
 
 
-def answers(
-    findings: Mapping[str, Findings], why: Mapping[str, str], words: Mapping[str, Any]
-) -> tuple[Answer, ...]:
+def answers(findings: Mapping[str, Findings], why: Mapping[str, str], words: Mapping[str, Any]) -> tuple[Answer, ...]:
     """One answer per question. findings: by audit; why: for an audit that is not there, the reason, for a person.
     words: what the sentences may name besides numbers, such as {best}, {wide} and {layer}."""
     return tuple(_answer(q, findings.get(q.audit), why.get(q.audit, ""), words) for q in QUESTIONS)
@@ -128,8 +126,3 @@ def failing(grade: str, answers: Sequence[Answer], verdict: str) -> str | None:
 def every_grade() -> list[str]:
     """All that `--fail-on` may be given."""
     return [*ORDER, UNDECIDED, *(g for q in QUESTIONS for g in q.order)]
-
-
-def plain(x: float | None) -> str:
-    """A bare number in a sentence."""
-    return "not measured" if x is None else number(x)

@@ -1,8 +1,8 @@
 """A verdict's files: verdict.json, findings.parquet, report.html, and the files of each part, kept as they are made."""
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -55,19 +55,19 @@ def tidy(verdict: Verdict) -> list[dict[str, Any]]:
 class Kept:
     """Parts that are written to a folder as they are done, and read back when a call goes on after it was stopped.
 
-    folder None keeps nothing. said: for a person, what was taken over and what was not, and why.
+    folder None keeps nothing. say: hears, for a person, what was taken over and what was not, and why.
     """
 
-    folder: Path | None = None
-    resume: bool = False
-    said: list[str] = field(default_factory=list)
+    folder: Path | None
+    resume: bool
+    say: Callable[[str], None]
 
     @classmethod
-    def of(cls, out: str | Path | None, resume: bool) -> "Kept":
+    def of(cls, out: str | Path | None, resume: bool, say: Callable[[str], None] | None) -> "Kept":
         """For `out` and `resume` of `audit_all`."""
         if resume and out is None:
             raise InputError("resume takes over what `out` holds; give out=FOLDER, or leave resume out.")
-        return cls(None if out is None else Path(out), resume)
+        return cls(None if out is None else Path(out), resume, say or (lambda message: None))
 
     def keep(self, found: Findings) -> None:
         """Write one part."""
@@ -82,13 +82,13 @@ class Kept:
         try:
             saved = read_findings(path)
         except InputError as e:
-            self.said.append(f"{e} So {asked.name} is measured again.")
+            self.say(f"{e} So {asked.name} is measured again.")
             return None
         other = differs(saved, asked, model, data_hash(batch))
         if other:
-            self.said.append(f"{path} was made with other {other}, so {asked.name} is measured again.")
+            self.say(f"{path} was made with other {other}, so {asked.name} is measured again.")
             return None
-        self.said.append(f"Took {asked.name} over from {path}.")
+        self.say(f"Took {asked.name} over from {path}.")
         return saved
 
     def comparison(self, batch: Batch, texts: Sequence[int], seed: int) -> dict[str, Any]:

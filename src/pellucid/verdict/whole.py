@@ -45,6 +45,8 @@ def audit_all(
     progress: Progress = None,
     out: str | Path | None = None,
     resume: bool = False,
+    begun: float | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> Verdict:
     """May this model's attention be shown as the explanation of its decisions on these texts, and what else if not?
 
@@ -55,6 +57,7 @@ def audit_all(
       samples, controls and intervals. methods: what is compared; None: a panel of seven.
     progress: True for a bar with the time left on standard error, or a function (done, total).
     out: a folder that keeps each part as it is done. resume: take over what it holds of the same model and texts.
+    begun: time.perf_counter() when the budget began, if that was before this call. say: hears what was taken over.
 
     Returns a `Verdict`: `show()`, `save(folder)`, `to_html(path)`.
     Raises: InputError, AccessError or ModelChanged, each with one sentence to act on. The model is left as found.
@@ -63,10 +66,10 @@ def audit_all(
     if not isinstance(model, Model):
         raise InputError(f"audit_all takes a model opened with pellucid.load, not a {type(model).__name__}.")
     model.check_unchanged()
-    start, seconds = time.perf_counter(), seconds_of(budget)
+    start, seconds = time.perf_counter() if begun is None else begun, seconds_of(budget)
     rows = audited(model, x, max_tokens, labels)
     names = panel(model, None if methods is None else tuple(methods))
-    work = _Work(model, rows, seed, names, seconds, start, Kept.of(out, resume))
+    work = _Work(model, rows, seed, names, seconds, start, Kept.of(out, resume, say))
     parts = planned(work.parts(), size_of(model, rows.whole.lengths, len(names)), len(rows.whole), seconds)
     with _bar(progress, parts) as tick:
         for i, part in enumerate(parts):
@@ -95,7 +98,7 @@ class _Work:
     sample: list[Sampled] = field(default_factory=list)
     why: dict[str, str] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
-    slower: float = 1.0
+    expected: float = 0.0
 
     def parts(self) -> list[Part]:
         """What can be asked of this model; the reasons for the rest."""
@@ -132,14 +135,14 @@ class _Work:
                 texts, why = 0, "Time ran out before it was done; give more time (--budget), or fewer or shorter texts."
             except (Unanswerable, MissingExtra) as e:
                 texts, why = 0, str(e)
-            took = time.perf_counter() - begun
-            self.seconds[name] = took
-            if p.seconds > 1 and took > p.seconds:
-                self.slower = max(self.slower, took / p.seconds)
+            self.seconds[name] = time.perf_counter() - begun
+            self.expected += p.seconds
         if not texts:
             self.why[name] = why
         elif not why and texts < of:
-            why = "as many as the time budget allows" if name != "texts" and texts < p.part.most else "a sample is enough"
+            why = (
+                "as many as the time budget allows" if name != "texts" and texts < p.part.most else "a sample is enough"
+            )
         self.sample.append(Sampled(name, texts, of, why))
         tick(name, 1.0)
 
@@ -148,7 +151,8 @@ class _Work:
         if self.budget is None or not p.texts:
             return p.texts, p.why
         left = self.budget * (1 - START / 2) - (time.perf_counter() - self.start)
-        need = self.slower * sum(x.seconds for x in (p, *later))
+        slower = max(1.0, sum(self.seconds.values()) / self.expected) if self.expected else 1.0
+        need = slower * sum(x.seconds for x in (p, *later))
         if need <= left:
             return p.texts, ""
         texts = int(p.texts * max(0.0, left) / need)
@@ -175,7 +179,9 @@ class _Work:
     def _run(self, name: str, texts: list[int], told: Callable[[int, int], None]) -> None:
         batch = self.rows.whole.rows(texts)
         if name == "texts":
-            self.shown = cases(self.model, self.rows.whole, self.chosen(200), len(texts), self._methods(), self.findings)
+            self.shown = cases(
+                self.model, self.rows.whole, self.chosen(200), len(texts), self._methods(), self.findings
+            )
             return
         if name == "comparison":
             at_hand = self.kept.comparison(batch, texts, self.seed)
@@ -205,7 +211,7 @@ class _Work:
         if layers == 1:
             self.why["mixing"] = "The one layer's attention reads the input itself, so each position is its own word."
         texts = f"these {n} texts" if n > 1 else "this one text"
-        words = {
+        words: dict[str, Any] = {
             "place": where,
             "n": texts,
             "n_texts": n,
@@ -227,13 +233,18 @@ class _Work:
             "tokens": sum(whole.lengths),
             "data": data_hash(whole),
             "seed": self.seed,
-            "budget": budget,
+            "budget": seconds_of(budget),
             "show": words["instead"],
         }
         return Verdict(
             grade, sentence, words["instead"], found, self.findings, self.shown, self._limits(texts),
-            tuple(self.sample), about, {"parts": self.seconds, "seconds": time.perf_counter() - self.start},
+            tuple(self.sample), about, self._spent(),
         )  # fmt: skip
+
+    def _spent(self) -> dict[str, Any]:
+        known = [f.origin["forwards"] for f in self.findings.values() if "forwards" in f.origin]
+        seconds = time.perf_counter() - self.start
+        return {"parts": self.seconds, "seconds": seconds, "forwards": round(sum(known)) if known else None}
 
     def _best(self) -> str:
         """The method with the best mean, attention left out."""
