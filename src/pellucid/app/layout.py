@@ -53,7 +53,7 @@ class Page:
                 self.model, self.methods, self.target, self.operator,
                 self.layer, self.head, self.other_layer, self.other_head,
             ]  # fmt: skip
-            self.answers = [self.asked, *self.panels.values()]
+            self.answers = [self.asked, self.note, *self.panels.values()]
             self._events()
             self._api()
 
@@ -72,7 +72,9 @@ class Page:
         gr.HTML('<div class="pell">Or begin with an example:</div>', apply_default_css=False, js_on_load=None)
         with gr.Row(elem_id="lessons"):
             self.lessons = [gr.Button(one.title, size="sm", min_width=100) for one in LESSONS]
-        self.note = gr.HTML(self._note(LESSONS[0], first), apply_default_css=False, js_on_load=None, elem_id="note")
+        self.note = gr.HTML(
+            self._note(LESSONS[0].text, first), apply_default_css=False, js_on_load=None, elem_id="note"
+        )
 
     def _tabs(self, first: str) -> None:
         """One panel in each tab, with the fields that matter there alone."""
@@ -114,15 +116,17 @@ class Page:
             "other_head": {"choices": of_layer, "value": 0 if of_layer else None},
         }
 
-    def _note(self, lesson: Lesson, model: str) -> str:
-        """Where to look; what the demo model does only where it answers."""
-        return panels.note(lesson.look, *([lesson.demo] if model == self.demo else []))
+    def _note(self, text: str, model: str) -> str:
+        """Where to look in an example's text, and what the demo model does there if it answers; "" for other texts."""
+        lesson = next((one for one in LESSONS if one.text == text), None)
+        return "" if lesson is None else panels.note(lesson.look, *([lesson.demo] if model == self.demo else []))
 
     # What events ask
 
     def _answered(self, asked: Asked, values: tuple[Any, ...]) -> list[Any]:
-        shown = answer(self.desk, asked, Chosen.of(*values))
-        return [asked, *(shown if name == asked.tab else gr.skip() for name in self.panels)]
+        chosen = Chosen.of(*values)
+        shown, note = answer(self.desk, asked, chosen), self._note(asked.text, chosen.model)
+        return [asked, note, *(shown if name == asked.tab else gr.skip() for name in self.panels)]
 
     def _ask(self, asked: Asked, text: str, second: str, *values: Any) -> list[Any]:
         """A field or the button: what is erased stays so while the text does."""
@@ -159,7 +163,7 @@ class Page:
             second = lesson.second or gr.skip()
             new = Asked(lesson.tab, "", asked.second)
             head = lesson.head if lesson.head < max(self.desk.heads(model), default=0) else gr.skip()
-            return [new, lesson.text, second, methods, gr.Tabs(selected=lesson.tab), self._note(lesson, model), head]
+            return [new, lesson.text, second, methods, gr.Tabs(selected=lesson.tab), head]
 
         return learnt
 
@@ -174,8 +178,6 @@ class Page:
         fields = [f.input for f in (self.methods, self.target, self.operator, self.layer, self.head)]
         fields += [self.other_layer.input, self.other_head.input, self.text.submit, self.second.submit, self.go.click]
         gr.on(fields, self._ask, texts, self.answers, trigger_mode="always_last", **_QUIET)
-        # a note about an example is not about what a person types; this runs in the browser alone
-        self.text.input(None, None, self.note, js="() => ''", show_progress="hidden")
         self.blocks.load(self._ask, texts, self.answers, **_QUIET)
         self.model.input(self._fit, self.model, self.chosen[1:], **_QUIET).then(
             self._ask_new, texts, self.answers, **_QUIET
@@ -186,7 +188,7 @@ class Page:
             chosen = [self.asked, *self.chosen]
             self.panels[name].click(self._click(name), chosen, self.answers, trigger_mode="always_last", **_QUIET)
         for lesson, button in zip(LESSONS, self.lessons, strict=True):
-            set_up = [self.asked, self.text, self.second, self.methods, self.switch, self.note, self.other_head]
+            set_up = [self.asked, self.text, self.second, self.methods, self.switch, self.other_head]
             button.click(self._learn(lesson), [self.asked, self.model], set_up, **_QUIET).then(
                 self._ask, texts, self.answers, **_QUIET
             )

@@ -36,7 +36,9 @@ def _levels(under: str, ramps: Mapping[str, Sequence[str]]) -> str:
 
 
 _PAGE = """
-.gradio-container{max-width:64rem!important;margin:0 auto!important}
+.gradio-container{max-width:min(64rem,100vw)!important;min-width:0!important;margin:0 auto!important}
+.gradio-container>.main{max-width:100%!important;min-width:0!important;box-sizing:border-box}
+@media(max-width:640px){.gradio-container>.main{padding:1rem!important}}
 .gradio-container main{padding-bottom:1rem!important}
 .html-container:has(.pell){padding:0!important}
 .pell{color:var(--ink);font:16px/1.5 system-ui,sans-serif;overflow-wrap:anywhere}
@@ -47,8 +49,8 @@ _PAGE = """
 .pell section{background:var(--paper);border:1px solid var(--line);border-radius:8px;padding:.8rem 1rem;margin:.6rem 0}
 .pell .two{display:grid;grid-template-columns:1fr 1fr;gap:.8rem}.pell .two section{margin:0;min-width:0}
 .pell .note{border-left:4px solid var(--accent);padding:.2rem .8rem;margin:0}
-.pell .refusal{background:var(--paper);border:1px solid var(--warn);border-left-width:6px;border-radius:8px;
-  padding:.8rem 1rem}
+.pell .refusal{background:var(--paper);border-style:solid;border-color:var(--warn);border-width:1px 1px 1px 6px;
+  border-radius:8px;padding:.8rem 1rem}
 .pell .strip,.pell .map{position:relative;margin:.5rem 0}
 .pell .strip p{margin:0;white-space:pre-wrap;line-height:2;font-size:1.05rem}
 .pell .strip small,.pell .map small{display:block;min-height:1.7em;padding-top:.2em;color:var(--dim);font-size:.87rem}
@@ -58,7 +60,7 @@ _PAGE = """
 .pell button.t{cursor:pointer;padding:.14em .12em;margin:0 -.02em;text-decoration:underline dotted var(--dim) 1px;
   text-underline-offset:.3em;min-height:1.6em}
 .pell button.t[aria-pressed=true]{outline:2px solid var(--accent)}
-.erase .pell button.t[aria-pressed=true]{outline:0;opacity:.55;
+.erase .pell button.t[aria-pressed=true]{outline:0;color:var(--dim);background-color:transparent;
   text-decoration:line-through 2px}
 .pell .t:hover,.pell .t:focus-visible{outline:2px solid var(--ink)}
 .pell .t:hover::after,.pell .t:focus::after,.pell .map span:hover::after,.pell .map span:focus::after{
@@ -95,7 +97,7 @@ _PAGE = """
 footer .divider:last-child{display:none!important}
 @media(max-width:640px){.pell .two{grid-template-columns:1fr}.pell section{padding:.7rem .75rem}
   .pell td,.pell th{padding-right:.5rem}.pell td small{display:block}
-  .pell .logits td:nth-last-child(2){display:none}.pell .bar{min-width:3.2em}}
+  .pell .logits td:nth-last-child(2){display:none}.pell .logits th{white-space:normal}.pell .bar{min-width:3.2em}}
 """
 
 _LIGHT = f"--ink:{INK};--dim:{DIM};--paper:{PAPER};--line:#d0d0d0;--empty:#f3f3f3;--accent:#0072b2;--warn:#b2182b"
