@@ -3,6 +3,7 @@
 Screenshots are kept in browser-artefacts/.
 """
 
+import inspect
 import json
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
@@ -15,7 +16,7 @@ import pellucid
 from pellucid.app import Limits, server
 from pellucid.app.lessons import LESSONS
 
-pytest.importorskip("gradio", reason="needs the extra app: pip install gradio")
+gradio = pytest.importorskip("gradio", reason="needs the extra app: pip install gradio")
 __all__ = ["chromium"]  # a fixture
 HOSTILE = "<img src=x onerror=\"document.title='hurt'\"><script>document.title='hurt'</script> ${1+1} {{1}} fun"
 
@@ -162,7 +163,8 @@ def test_a_phone_never_scrolls_sideways(chromium: Any, url: str) -> None:
             assert sideways(page) == 0, lesson.title
             screenshot(page, f"app-phone-{i}")
         tabs = page.get_by_role("tab")
-        assert tabs.count() == 5
+        if "overflow_behavior" in inspect.signature(gradio.Tabs).parameters:  # else the last ones are in a menu
+            assert tabs.count() == 5
         for tab in tabs.all():
             tab.tap()
             page.wait_for_timeout(100)
