@@ -323,9 +323,9 @@ def test_the_data_holds_the_numbers_that_are_printed() -> None:
     assert len(data) == len(TEXTS)
     for (one,), case in zip(data, cases(), strict=True):
         assert list(one["m"]) == list(METHODS)
-        for name, (scores, signed, unit, label, _, scale) in one["m"].items():
+        for name, (scores, digits, signed, unit, label, _, scale) in one["m"].items():
             a = case.attributions[name]
-            assert np.allclose(scores, a.scores, atol=5e-4)
+            assert np.allclose(np.array(scores) / 10**digits, a.scores, atol=5e-4)
             assert (bool(signed), unit, label) == (a.signed, a.unit, a.label)
             assert scale == pytest.approx(np.abs(a.scores).max(), rel=1e-3)
 
@@ -458,7 +458,7 @@ def test_an_attribution_of_all_classes_shows_the_predicted_one() -> None:
     assert isinstance(a, Attribution)
     made = html_page([verdict(cases=(Case(0, {"decompx": a}),))])
     ((one,),) = json.loads(Read(made).scripts[0])
-    assert np.allclose(one["m"]["decompx"][0], a.scores[:, a.labels.index(a.prediction)], atol=5e-4)
+    assert np.allclose(np.array(one["m"]["decompx"][0]) / 1000, a.scores[:, a.labels.index(a.prediction)], atol=5e-4)
 
 
 def test_methods_over_other_tokens_are_refused() -> None:

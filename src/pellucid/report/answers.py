@@ -25,7 +25,7 @@ def opening(v: Verdict, name: str) -> str:
     facts = [f"Model <b><bdi>{escaped(name)}</bdi></b>", said]
     facts += [f"attention at {escaped(value_text(v.about['place']))}"] if v.about.get("place") else []
     does = METHODS.get(v.instead, "")
-    told = f' <span class="dim">It {escaped(does)}.</span>' if does else ""
+    told = f" <small>It {escaped(does)}.</small>" if does else ""
     instead = f'<p class="instead">Show instead: <b>{escaped(v.instead)}</b>.{told}</p>' if v.instead else ""
     return (
         f'<p class="grade">{badge(v.grade, tone_of(v.grade))}</p><p class="sentence">{escaped(v.sentence)}</p>'

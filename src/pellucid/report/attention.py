@@ -1,6 +1,5 @@
 """One head's attention on a text beside others with the same output: a sentence and a small table; data for strips."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -41,7 +40,7 @@ def attention_html(a: Alternatives | None) -> str:
 
 def _said(a: Alternatives) -> str:
     if unique(a):
-        return f"No other attention gives this output: here the weights are unique. {SAME_OUTPUT}"
+        return "No other attention gives this output: here the weights are unique."
     rows = first_rows(a)
     moved = max(a.moved.values(), default=0.0)
     said = ""
@@ -60,38 +59,36 @@ def _said(a: Alternatives) -> str:
 def _table(a: Alternatives) -> str:
     """The most attended tokens with their weight in every map, and in which interval it could lie."""
     rows = first_rows(a)
+    at = [int(i) for i in np.argsort(-rows["raw"], kind="stable")[:ROWS]]
+    names = [f"<bdi>{escaped(a.tokens[i]) or '·'}</bdi>" for i in at]
     if unique(a):
-        rows = {"raw": rows["raw"]}
-    at = np.argsort(-rows["raw"], kind="stable")[:ROWS]
-    free = len(rows) > 1
-    columns = ["token", *(MAPS[name][0] for name in rows), *(["could lie in"] if free else [])]
+        said = ", ".join(f"{name} {rows['raw'][i]:.3f}" for name, i in zip(names, at, strict=True))
+        return f'<p class="top"><small>Most attended:</small> {said}</p>'
+    columns = ["token", *(MAPS[name][0] for name in rows), "could lie in"]
     body = []
     span = (0.0, max(float(a.high[at].max(initial=0.0)), float(rows["raw"].max(initial=0.0)), 1e-9))
-    for i in map(int, at):
-        cells = "".join(f"<td>{row[i]:.3f}</td>" for row in rows.values())
-        if free:
-            ends = (float(a.low[i]), float(a.high[i]))
-            cells += (
-                f'<td><span class="nowrap">{ends[0]:.3f} to {ends[1]:.3f}</span><br>'
-                f"{bar(float(rows['raw'][i]), ends, None, None, span)}</td>"
-            )
-        body.append(f'<tr><th scope="row"><bdi>{escaped(a.tokens[i]) or "·"}</bdi></th>{cells}</tr>')
-    which = f"the {len(at)} most attended of {len(rows['raw'])} tokens"
-    return boxed(which, columns, "".join(body))
+    for name, i in zip(names, at, strict=True):
+        ends = (float(a.low[i]), float(a.high[i]))
+        body.append(
+            f"<tr><th scope=row>{name}</th>{''.join(f'<td>{row[i]:.3f}</td>' for row in rows.values())}"
+            f"<td><span class=nowrap>{ends[0]:.3f} to {ends[1]:.3f}</span><br>"
+            f"{bar(float(rows['raw'][i]), ends, None, None, span)}</td></tr>"
+        )
+    return boxed(f"the {len(at)} most attended of {len(rows['raw'])} tokens", columns, "".join(body))
 
 
-def attention_data(a: Alternatives, words: Sequence[str]) -> dict[str, Any]:
-    """The maps for the script, to four digits behind the point; only what is not the same as the first one."""
+def attention_data(a: Alternatives, tokens: int) -> dict[str, Any]:
+    """The maps for the script, in ten thousandths; only what is not the same as the first one. tokens: how many the
+    text has; where the attention is over something else, its own names are told."""
     rows = first_rows(a)
     made: dict[str, Any] = {"r": {"raw": _short(rows["raw"])}}
-    own = [cleaned(t) or "·" for t in a.tokens]
-    if len(own) != len(words):
-        made["w"] = own
+    if len(a.tokens) != tokens:
+        made["w"] = [cleaned(t) or "·" for t in a.tokens]
     if not unique(a):
         made["r"] |= {name: _short(row) for name, row in rows.items() if name != "raw"}
         made["lo"], made["hi"] = _short(a.low), _short(a.high)
     return made
 
 
-def _short(row: np.ndarray) -> list[float]:
-    return [float(f"{x:.4f}") + 0.0 for x in np.asarray(row, dtype=np.float64).tolist()]
+def _short(row: np.ndarray) -> list[int]:
+    return [round(1e4 * x) for x in np.asarray(row, dtype=np.float64).tolist()]

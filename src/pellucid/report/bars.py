@@ -43,16 +43,16 @@ def bar(value: float | None, interval: Interval | None, null: float | None, null
     def line(ends: Interval | None, y: int, name: str) -> str:
         if ends is None or any(math.isnan(e) for e in ends):
             return ""
-        return f'<path class="{name}" d="M{x(ends[0]):g} {y}H{x(ends[1]):g}"/>'
+        return f'<path class={name} d="M{x(ends[0]):g} {y}H{x(ends[1]):g}"/>'
 
-    zero = f'<path class="z" d="M{x(0.0):g} 0V{HEIGHT}"/>' if span[0] <= 0 <= span[1] else ""
+    zero = f'<path class=z d="M{x(0.0):g} 0V{HEIGHT}"/>' if span[0] <= 0 <= span[1] else ""
     control = ""
     if null is not None and math.isfinite(null):
         at = x(null)
-        control = f'{line(null_interval, 17, "k")}<path class="c" d="M{at:g} 13l4 4-4 4-4-4z"/>'
+        control = f'{line(null_interval, 17, "k")}<path class=c d="M{at:g} 13l4 4-4 4-4-4z"/>'
     return (
-        f'<svg class="bar" viewBox="0 0 {WIDTH} {HEIGHT}" aria-hidden="true">{zero}{control}{line(interval, 6, "i")}'
-        f'<circle class="v" cx="{x(float(value or 0)):g}" cy="6" r="3.5"/></svg>'
+        f'<svg class=bar viewBox="0 0 {WIDTH} {HEIGHT}" aria-hidden=true>{zero}{control}{line(interval, 6, "i")}'
+        f'<circle class=v cx="{x(float(value or 0)):g}" cy="6" r="3.5"/></svg>'
     )
 
 
@@ -63,7 +63,7 @@ def bar_of(f: Finding, span: Span | None = None) -> str:
 
 def value_cell(f: Finding, span: Span | None = None) -> str:
     """The value with its interval, and the picture of them below."""
-    return f'<span class="nowrap">{escaped(with_interval(f.value, f.interval))}</span><br>{bar_of(f, span)}'
+    return f"<span class=nowrap>{escaped(with_interval(f.value, f.interval))}</span><br>{bar_of(f, span)}"
 
 
 def shortened(text: str, most: int = 80) -> str:
@@ -85,14 +85,14 @@ def table(found: Sequence[Finding], head: str, readings: bool = True, first: str
     """Findings as a table that scrolls in its own box. readings: with the sentence of each. head: a caption."""
     rows = []
     for f in found:
-        where = f' <span class="dim">{escaped(f.where)}</span>' if f.where else ""
-        unit = f'<br><span class="dim">{escaped(f.unit)}</span>' if f.unit else ""
+        where = f" <small>{escaped(f.where)}</small>" if f.where else ""
+        unit = f"<br><small>{escaped(f.unit)}</small>" if f.unit else ""
         counts = "".join(f"<br>{count:,} {escaped(what)}" for what, count in f.counts.items())
         rows.append(
-            f'<tr><th scope="row">{escaped(plain_name(f.name))}{where}{unit}</th>'
+            f"<tr><th scope=row>{escaped(plain_name(f.name))}{where}{unit}</th>"
             f"<td>{value_cell(f)}</td>"
             f"<td>{escaped(control_text(f))}{_small(f.control)}</td>"
-            f'<td>{f.n:,}<span class="dim">{counts}</span></td><td class="nowrap">{escaped(f.grade)}</td>'
+            f"<td>{f.n:,}<small>{counts}</small></td><td class=nowrap>{escaped(f.grade)}</td>"
             + (f'<td class="say">{escaped(f.reading)}</td>' if readings else "")
             + "</tr>"
         )
@@ -111,4 +111,4 @@ def boxed(head: str, columns: Sequence[str], rows: str, look: str = "") -> str:
 
 
 def _small(text: str) -> str:
-    return f'<br><span class="dim">{escaped(text)}</span>' if text else ""
+    return f"<br><small>{escaped(text)}</small>" if text else ""

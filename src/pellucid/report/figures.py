@@ -25,6 +25,11 @@ class Figure:
     caption: str
 
     @property
+    def label(self) -> str:
+        """Its short name."""
+        return f"{self.audit} {self.name}".replace("_", " ")
+
+    @property
     def html(self) -> str:
         """The picture with its caption."""
         return f"<figure>{self.svg}<figcaption>{escaped(self.caption)}</figcaption></figure>"
@@ -37,7 +42,8 @@ def figures_of(verdict: Verdict, prefix: str = "f") -> list[Figure]:
     for k, (audit, name) in enumerate(chosen):
         made = figure_svg(verdict.findings[audit].pictures[name]())
         caption = CAPTIONS.get((audit, name)) or CAPTIONS.get((audit, "*")) or f"{audit}: {name.replace('_', ' ')}."
-        out.append(Figure(audit, name, inline(made, f"{prefix}{k}", caption), caption))
+        label = f"{audit}: {name}".replace("_", " ")
+        out.append(Figure(audit, name, inline(made, f"{prefix}{k}", label), caption))
     return out
 
 
@@ -58,7 +64,7 @@ def inline(svg: bytes, prefix: str, label: str) -> str:
     inner = "".join(_element(child, names) for child in root)
     return (
         f'<svg viewBox="{box}" role="img" aria-label="{escaped(label)}" style="max-width:{_width(root)}px;'
-        f'font-family:{_FONT};stroke-linejoin:round;stroke-linecap:butt">{inner}</svg>'
+        f'font-family:{_FONT};font-size:10px;stroke-linejoin:round">{inner}</svg>'
     )
 
 
@@ -71,16 +77,27 @@ def _element(e: ET.Element, names: dict[str, str]) -> str:
     tag = e.tag.rpartition("}")[2]
     if tag in _DROPPED:
         return ""
+    shared = _shared(e) if tag == "g" else ""
+    for child in e if shared else ():
+        del child.attrib["style"]
     inner = "".join(_element(child, names) for child in e)
     if tag == "text":
         inner = escaped(e.text or "") + inner + "".join(escaped(child.tail or "") for child in e)
     elif tag == "tspan":
         inner = escaped(e.text or "") + inner
-    said = [(name, value) for key, raw in e.items() if (value := _value(name := _local(key), raw, names))]
+    given = {_local(key): raw for key, raw in e.items()} | ({"style": shared} if shared else {})
+    said = [(name, value) for name, raw in given.items() if (value := _value(name, raw, names))]
     if tag in ("g", "defs") and (not inner or (tag == "g" and not said)):
         return inner
     attributes = "".join(f' {name}="{escaped(value)}"' for name, value in said)
     return f"<{tag}{attributes}>{inner}</{tag}>" if inner else f"<{tag}{attributes}/>"
+
+
+def _shared(e: ET.Element) -> str:
+    """The style that all children have, which can stand at the group once: a hundred marks of a line have one."""
+    styles = {child.get("style", "") for child in e}
+    same = styles.pop() if len(styles) == 1 and len(e) > 1 and "style" not in e.attrib else ""
+    return "" if re.search(r"(^|;)\s*opacity", same) else same
 
 
 def _local(key: str) -> str:
@@ -101,6 +118,6 @@ def _value(name: str, raw: str, names: dict[str, str]) -> str:
         value = re.sub(r"-?\d+\.\d+", lambda m: f"{float(m.group()):.1f}".removesuffix(".0"), value)
         return re.sub(r" ?([A-Za-z]) ?", r"\1", value) if name == "d" else value
     if name == "style":
-        value = re.sub(r"font-family: [^;]*;? ?|stroke-linecap: square;? ?", "", value)
+        value = re.sub(r"font-size: 10px;? ?|font-family: [^;]*;? ?|stroke-linecap: square;? ?", "", value)
         value = re.sub(r"\s*([:;])\s*", r"\1", value).rstrip(";")
     return re.sub(r"url\(#([^)]+)\)", lambda m: f"url(#{names.get(m.group(1), '')})", value)

@@ -45,7 +45,7 @@ def _word_table(label: str, rows: Sequence[Mapping[str, Any]], of: int) -> str:
         drawn = bar(mean, _ends(r), null, _ends(r, "null_"), span)
         found = q is not None and q < BEYOND
         body.append(
-            f'<tr{" class=chosen" if found else ""}><th scope="row"><bdi>{escaped(shortened(str(r.get("word"))))}</bdi>'
+            f"<tr{' class=chosen' if found else ''}><th scope=row><bdi>{escaped(shortened(str(r.get('word'))))}</bdi>"
             f'</th><td><span class="nowrap">{escaped(with_interval(mean, _ends(r)))}</span> {drawn}</td>'
             f"<td>{escaped(with_interval(null, None))}</td><td>{escaped(str(r.get('n', '-')))}</td>"
             f"<td>{'-' if q is None else number(q)}{', stands out' if found else ''}</td></tr>"
@@ -90,9 +90,9 @@ def comparison(v: Verdict, level: int) -> str:
 def _method_table(name: str, found: Sequence[Finding], best: str) -> str:
     span = span_of(found)
     body = "".join(
-        f'<tr{" class=chosen" if f.where == best else ""}><th scope="row">{escaped(f.where)}'
-        f'{"<br><b>show this</b>" if f.where == best else ""}<br><span class="dim">{escaped(METHODS.get(f.where, ""))}'
-        f"</span></th><td>{value_cell(f, span)}</td>"
+        f"<tr{' class=chosen' if f.where == best else ''}><th scope=row>{escaped(f.where)}"
+        f"{'<br><b>show this</b>' if f.where == best else ''}<br><small>{escaped(METHODS.get(f.where, ''))}"
+        f"</small></th><td>{value_cell(f, span)}</td>"
         f"<td>{escaped(control_text(f))}</td><td>{f.n:,}</td></tr>"
         for f in found
     )

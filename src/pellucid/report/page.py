@@ -10,12 +10,13 @@ from importlib.resources import files
 from pellucid.render.marks import DARK, LEVELS, LIGHT, colour_of, escaped
 from pellucid.report import making, overall, pair
 from pellucid.report.answers import names_of, opening, questions
-from pellucid.report.figures import Figure, figures_of
+from pellucid.report.figures import MOST, Figure, figures_of
 from pellucid.report.texts import Shown, controls, guide, shown_of
 from pellucid.verdict.verdict import Verdict
 
 LIMIT = 400_000
 """Bytes of a page; texts, numbers and figures that do not fit are left out from the end, and the page says so."""
+FIGURES_FIRST = 3  # figures of each model that go before numbers
 TEXTS_FIRST = 0.5  # share of what is left that texts may take before numbers and figures
 
 
@@ -42,49 +43,66 @@ def html_page(
         [{name: overall.numbers(name, found) for name, found in v.findings.items()} for v in verdicts],
         [figures_of(v, "ab"[k]) for k, v in enumerate(verdicts)],
     )
-    empty = Parts([], [{} for _ in verdicts], [[] for _ in verdicts], ["x" * 1000])
+    empty = Parts([], [{} for _ in verdicts], [[] for _ in verdicts], ["x" * 1500])
     room = LIMIT - _size(_page(verdicts, names, empty, call, links))
-    return _page(verdicts, names, fitting(every, room), call, links)
+    return _page(verdicts, names, fitting(every, room, names), call, links)
 
 
 def _size(text: str) -> int:
     return len(text.encode("utf-8"))
 
 
-def fitting(every: Parts, room: int) -> Parts:
-    """As much of the parts as fits into `room` bytes: texts into their share, numbers, figures, then further texts."""
+def fitting(every: Parts, room: int, names: Sequence[str]) -> Parts:
+    """As much of the parts as fits into `room` bytes: texts into their share, the first figures, numbers, further
+    figures, further texts; of each, whatever fits is taken in order, from two models in turn."""
+    space = _Space(room)
     sizes = [_size(s.html) + _size(_json(s.data)) + 1 for s in every.texts]
-    kept = _count(sizes, int(room * TEXTS_FIRST))
-    room -= sum(sizes[:kept])
-    numbers: list[dict[str, str]] = []
-    for audits in every.numbers:
-        count = _count([_size(page) for page in audits.values()], room)
-        numbers.append(dict(list(audits.items())[:count]))
-        room -= sum(_size(page) for page in numbers[-1].values())
-    figures: list[list[Figure]] = []
-    for drawn in every.figures:
-        count = _count([_size(f.html) for f in drawn], room)
-        figures.append(drawn[:count])
-        room -= sum(_size(f.html) for f in figures[-1])
-    kept += _count(sizes[kept:], room)
-    out = []
-    if kept < len(sizes):
-        out.append(f"{len(sizes) - kept} of {len(sizes)} texts")
-    lost = [name for audits, own in zip(every.numbers, numbers, strict=True) for name in audits if name not in own]
-    out += [f"the numbers of {', '.join(lost)}"] if lost else []
-    gone = [f"{f.audit} {f.name}" for all_, own in zip(every.figures, figures, strict=True) for f in all_[len(own) :]]
-    out += [f"the figures {', '.join(gone)}"] if gone else []
-    return Parts(every.texts[:kept], numbers, figures, out)
+    texts = space.take(sizes, most=int(room * TEXTS_FIRST))
+    drawn = [(i, k) for k in range(MOST) for i, own in enumerate(every.figures) if k < len(own)]
+    audits = [list(own.items()) for own in every.numbers]
+    listed = [(i, k) for k in range(max(map(len, audits))) for i, own in enumerate(audits) if k < len(own)]
+    first = sum(k < FIGURES_FIRST for _, k in drawn)
+    drawn_sizes = [_size(every.figures[i][k].html) for i, k in drawn]
+    shown = {drawn[j] for j in space.take(drawn_sizes[:first])}
+    told = {listed[j] for j in space.take([_size(audits[i][k][1]) for i, k in listed])}
+    shown |= {drawn[first + j] for j in space.take(drawn_sizes[first:])}
+    texts |= {j for j in range(len(sizes)) if j not in texts and space.take([sizes[j]])}
+    return Parts(
+        [s for j, s in enumerate(every.texts) if j in texts],
+        [{name: page for k, (name, page) in enumerate(own) if (i, k) in told} for i, own in enumerate(audits)],
+        [[f for k, f in enumerate(own) if (i, k) in shown] for i, own in enumerate(every.figures)],
+        _lost(every, len(texts), [audits[i][k][0] + _of(names, i) for i, k in listed if (i, k) not in told],
+              [f"{every.figures[i][k].label}{_of(names, i)}" for i, k in drawn if (i, k) not in shown]),
+    )  # fmt: skip
 
 
-def _count(sizes: Sequence[int], room: int) -> int:
-    """How many of the first ones fit."""
-    total = 0
-    for k, size in enumerate(sizes):
-        total += size
-        if total > room:
-            return k
-    return len(sizes)
+def _of(names: Sequence[str], i: int) -> str:
+    return f" of {names[i]}" if len(names) > 1 else ""
+
+
+def _lost(every: Parts, texts: int, numbers: Sequence[str], figures: Sequence[str]) -> list[str]:
+    """What is not on the page, in words."""
+    out = [f"{len(every.texts) - texts} of {len(every.texts)} texts"] if texts < len(every.texts) else []
+    out += [f"the numbers of: {', '.join(numbers)}"] if numbers else []
+    return out + ([f"the figures: {', '.join(figures)}"] if figures else [])
+
+
+@dataclass
+class _Space:
+    """What is left of the page."""
+
+    left: int
+
+    def take(self, sizes: Sequence[int], most: int | None = None) -> set[int]:
+        """Which of these fit, the first ones first, into `most` or what is left."""
+        room = self.left if most is None else min(most, self.left)
+        taken = set()
+        for k, size in enumerate(sizes):
+            if size <= room:
+                taken.add(k)
+                room -= size
+                self.left -= size
+        return taken
 
 
 def _page(

@@ -38,7 +38,7 @@ def _row(answers: Sequence[Answer | None]) -> str:
     deciding = [a.deciding[0] if a is not None and a.deciding else None for a in answers]
     span = span_of([f for f in deciding if f is not None])
     cells = "".join(f"<td>{_cell(a, f, span)}</td>" for a, f in zip(answers, deciding, strict=True))
-    return f'<tr><th scope="row">{escaped(first.asked)}</th>{cells}<td>{_differ(answers, deciding)}</td></tr>'
+    return f"<tr><th scope=row>{escaped(first.asked)}</th>{cells}<td>{_differ(answers, deciding)}</td></tr>"
 
 
 def _cell(a: Answer | None, f: Finding | None, span: tuple[float, float]) -> str:
@@ -48,9 +48,9 @@ def _cell(a: Answer | None, f: Finding | None, span: tuple[float, float]) -> str
     if f is None:
         return told
     return (
-        f'{told}<br><span class="dim">{escaped(plain_name(f.name))}</span><br>'
+        f"{told}<br><small>{escaped(plain_name(f.name))}</small><br>"
         f"{escaped(with_interval(f.value, f.interval))}<br>{bar_of(f, span)}<br>"
-        f'<span class="dim">control {escaped(control_text(f))}; n = {f.n:,}</span>'
+        f"<small>control {escaped(control_text(f))}; n = {f.n:,}</small>"
     )
 
 

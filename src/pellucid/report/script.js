@@ -19,46 +19,51 @@
     return e;
   };
 
-  // the same number in words as in the page made without a script
-  const number = (x, scale, signed) => {
-    if (x === null) return "not a number";
-    const digits = scale === 0 || (scale >= 0.1 && scale < 1e5) ? 3 : scale >= 1e-3 && scale < 0.1 ? 5 : -1;
-    let shown = digits < 0
-      ? x.toExponential(2).replace(/e([+-])(\d)$/, "e$10$2")
-      : x.toFixed(digits);
-    if (Number(shown) === 0) return digits < 0 ? "0.00e+00" : (0).toFixed(digits);
-    return signed && x > 0 ? "+" + shown : shown;
+  // a whole number of last digits in words, as in the page made without a script
+  const number = (k, digits, signed) => {
+    if (k === null) return "not a number";
+    const x = k / 10 ** digits;
+    if (digits > 5) {
+      const far = x.toExponential(2).replace(/e([+-])(\d)$/, "e$10$2");
+      return k === 0 ? "0.00e+00" : signed && k > 0 ? "+" + far : far;
+    }
+    return (signed && k > 0 ? "+" : "") + x.toFixed(digits);
   };
+  const weight = (k) => (k / 1e4).toFixed(3);
   const level = (x, scale, signed) => {
     const step = x === null || scale === 0 ? 0 : Math.round(Math.min(1, Math.abs(x) / scale) * LEVELS);
     return step ? (signed ? (x < 0 ? "n" : "p") : "u") + step : "";
   };
   const tokens = (panel) => [...panel.querySelectorAll(".text > span")];
   const told = new WeakMap(); // token -> () => what stands in the read-out
-  const panels = cases.map((one, i) => [...one.querySelectorAll(".panel")].map((at, j) => ({ at, data: data[i][j] })));
+  const panels = cases.map((one, i) => [...one.querySelectorAll(".panel")].map((at, j) => {
+    const own = tokens(at);
+    const special = new Set(own.flatMap((e, k) => (e.classList.contains("s") ? [k] : [])));
+    return { at, data: data[i][j], tokens: own, words: own.map((e) => e.textContent), special };
+  }));
 
   const paint = (panel, method) => {
     const found = panel.data.m[method] ? method : Object.keys(panel.data.m)[0];
     if (panel.method === found) return;
     panel.method = found;
-    const [scores, isSigned, unit, label, sum, scale] = panel.data.m[found];
-    const special = new Set(panel.data.sp);
-    const signed = Boolean(isSigned);
-    tokens(panel.at).forEach((e, k) => {
-      const name = level(scores[k], scale, signed);
+    const [scores, digits, isSigned, unit, label, sum, scale] = panel.data.m[found];
+    const signed = Boolean(isSigned), special = panel.special;
+    const end = Math.round(scale * 10 ** digits);
+    panel.tokens.forEach((e, k) => {
+      const name = level(scores[k], end, signed);
       e.className = [name, special.has(k) ? "s" : ""].filter(Boolean).join(" ");
-      const shown = number(scores[k], scale, signed);
+      const shown = number(scores[k], digits, signed);
       e.title = shown;
-      told.set(e, () => `“${panel.data.w[k]}”  ${shown} ${unit}  (${panel.method}, explains ${label})`);
+      told.set(e, () => `“${panel.words[k]}”  ${shown} ${unit}  (${panel.method}, explains ${label})`);
     });
     const key = panel.at.querySelector(".key");
     key.textContent = "";
     if (scale === 0) key.textContent = "All scores are 0.";
     else {
       key.append(
-        make("span", "low", signed ? number(-scale, scale, true) : "0"),
+        make("span", "low", signed ? number(-end, digits, true) : "0"),
         make("span", "ramp " + (signed ? "signed" : "single")),
-        make("span", "high", number(scale, scale, signed)),
+        make("span", "high", number(end, digits, signed)),
         make("span", "unit", ` ${unit}; explains ${label}; by ${found}`),
       );
     }
@@ -66,30 +71,30 @@
     const order = scores.map((x, k) => [Math.abs(x || 0), k]).filter(([, k]) => !special.has(k));
     order.sort((a, b) => b[0] - a[0] || a[1] - b[1]);
     panel.at.querySelector(".strong").textContent = order.slice(0, 6)
-      .map(([, k]) => `${panel.data.w[k]} ${number(scores[k], scale, signed)}`).join(", ");
+      .map(([, k]) => `${panel.words[k]} ${number(scores[k], digits, signed)}`).join(", ");
   };
 
   const strips = (panel) => {
     const box = panel.at.querySelector(".strips");
     if (!box || !panel.data.a || box.childElementCount) return;
     const { r, w, lo, hi } = panel.data.a;
-    const words = w || panel.data.w;
+    const words = w || panel.words;
     const names = Object.keys(r);
     const scale = Math.max(...names.flatMap((name) => r[name].map(Math.abs))) || 1;
     const text = panel.at.querySelector(".text");
     for (const name of names) {
       const line = make("p", "strip");
       const head = make("span", "line");
-      head.append(make("b", "", MAPS[name][0]), make("span", "dim", " " + MAPS[name][1]));
+      head.append(make("b", "", MAPS[name][0]), make("small", "", " " + MAPS[name][1]));
       const body = make("span", "line tokens");
       body.dir = text.dir;
       words.forEach((word, k) => {
         const x = r[name][k];
         const e = make("span", x < 0 ? level(x, scale, true) : level(x, scale, false), word);
-        e.title = number(x, 1, false);
+        e.title = weight(x);
         told.set(e, () => {
-          const rest = names.map((other) => `${MAPS[other][0]} ${r[other][k].toFixed(3)}`).join(", ");
-          const ends = lo ? `; could lie anywhere from ${lo[k].toFixed(3)} to ${hi[k].toFixed(3)}` : "";
+          const rest = names.map((other) => `${MAPS[other][0]} ${weight(r[other][k])}`).join(", ");
+          const ends = lo ? `; could lie anywhere from ${weight(lo[k])} to ${weight(hi[k])}` : "";
           return `“${word}”  ${rest}${ends}`;
         });
         body.append(e, " ");
@@ -170,7 +175,7 @@
   for (const e of document.querySelectorAll(".script")) e.hidden = false;
   cases.forEach((one, i) => panels[i].forEach((p) => {
     const box = p.at.querySelector(".text");
-    rove(tokens(p.at), "the text, token by token", box);
+    rove(p.tokens, "the text, token by token", box);
   }));
   which.addEventListener("change", () => show(listed.indexOf(Number(which.value))));
   find("back").addEventListener("click", () => show(at - 1));

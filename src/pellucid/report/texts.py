@@ -88,7 +88,7 @@ def _panel(c: Case, name: str) -> str:
     note = f"<p>{escaped(note_of(a))}</p>" if note_of(a) else ""
     return (
         f'<div class="panel">{model}<p class="head">{_head(c)}</p>{note}{_text(a, scale)}'
-        f'<p class="key">{_key(a, scale)}</p><p class="top"><span class="dim">Strongest:</span> '
+        f'<p class="key">{_key(a, scale)}</p><p class="top"><small>Strongest:</small> '
         f'<span class="strong">{escaped(_strongest(a, scale))}</span></p>'
         f'<p class="sum">{escaped(sum_line(a))}</p>{attention_html(c.attention)}</div>'
     )
@@ -122,7 +122,8 @@ def _text(a: Attribution, scale: float) -> str:
             out.append(f'<i class="x" title="not read by the model">{shown}</i>' if text.strip() else shown)
             continue
         names = " ".join(n for n in (mark.level, "s" if mark.special else "") if n)
-        out.append(f'<span{f" class={chr(34)}{names}{chr(34)}" if names else ""} title="{mark.number}">{shown}</span>')
+        look = "" if not names else f" class={names}" if " " not in names else f' class="{names}"'
+        out.append(f"<span{look} title={mark.number}>{shown}</span>")
     return f'<p class="text"{" dir=rtl" if from_right(a) else " dir=ltr"}>{"".join(out).strip()}</p>'
 
 
@@ -147,25 +148,27 @@ def _strongest(a: Attribution, scale: float) -> str:
 # The data
 
 
-def rounded(values: np.ndarray, scale: float) -> list[float | None]:
-    """The digits that `number_text` prints of them, and None for what is no finite number."""
-    digits = 3 if 0.1 <= scale < 1e5 or scale == 0 else 5 if scale >= 1e-3 else 2 - math.floor(math.log10(scale))
-    return [float(f"{x:.{max(digits, 0)}f}") + 0.0 if math.isfinite(x) else None for x in values.tolist()]
+def whole_numbers(values: np.ndarray, scale: float) -> tuple[list[int | None], int]:
+    """Values as whole numbers of the last digit that `number_text` prints, and how many digits that are; None for what
+    is no finite number."""
+    digits = 3 if 0.1 <= scale < 1e5 or scale == 0 else 5 if 1e-3 <= scale < 0.1 else 2 - math.floor(math.log10(scale))
+    digits = max(digits, 0)
+    return [round(x * 10**digits) if math.isfinite(x) else None for x in values.tolist()], digits
 
 
 def _data(c: Case) -> dict[str, Any]:
+    """Per method: the scores, their digits, whether signed, unit, what is explained, the sum, the scale."""
     first = single(c.first)
-    words = [word_of(first, i) for i in range(len(first))]
-    special = [i for i, t in enumerate(first.tokens) if t.special]
-    made: dict[str, Any] = {"w": words, "sp": special, "m": {}}
+    made: dict[str, Any] = {"m": {}}
     for name, given in c.attributions.items():
         a = single(given)
         if len(a) != len(first):
             raise ValueError(f"text {c.index}: {name} has {len(a)} tokens, {first.method} {len(first)}")
         scale = scale_of(a)
-        made["m"][name] = [rounded(a.scores, scale), int(a.signed), a.unit, a.label, sum_line(a), float(f"{scale:.4g}")]
+        scores, digits = whole_numbers(a.scores, scale)
+        made["m"][name] = [scores, digits, int(a.signed), a.unit, a.label, sum_line(a), float(f"{scale:.5g}")]
     if c.attention is not None:
-        made["a"] = attention_data(c.attention, words)
+        made["a"] = attention_data(c.attention, len(first))
     return made
 
 
