@@ -12,7 +12,7 @@ from pellucid.audits import reliability as rely
 from pellucid.audits.audit import Audit, Tick, register
 from pellucid.audits.contributions import by_length, contributions, method_for, told_of
 from pellucid.audits.layers import Rule, graded
-from pellucid.audits.mistakes import NONE, OF_EVIDENCE, PLAIN, against, compared, toward, words_for_half
+from pellucid.audits.mistakes import NONE, OF_EVIDENCE, PLAIN, against, compared, differences, toward, words_for_half
 from pellucid.encoder.model import Access, Model
 from pellucid.errors import InputError, Unanswerable
 from pellucid.finding import Finding, Findings, Picture
@@ -188,7 +188,8 @@ class Calibration(Audit):
         bins = [*_bins(seen.confidence, seen.correct, seen.bins, False), *_bins(seen.scaled, seen.correct,
                 seen.scaled_bins, True)]  # fmt: skip
         tables = {"predictions": _predictions(model, z, seen, columns), "bins": bins}
-        pictures = {"reliability": Picture(_reliability, bins)}
+        drawn = Picture(differences, columns, seen.correct, self.seed)
+        pictures = {"reliability": Picture(_reliability, bins)} | ({} if seen.correct.all() else {"errors": drawn})
         return Findings([*found, *mistakes], self.name, tables, pictures, origin={"forwards": passes})
 
     def _findings(self, s: Predicted, limits: tuple[str, ...]) -> list[Finding]:
@@ -208,12 +209,10 @@ class Calibration(Audit):
         sure = s.confidence > SURE
         wrong = over_texts((~s.correct[sure]).astype(float)[:, None].tolist(), share=True, seed=seed)
         promised = rely.rate_if_calibrated(s.confidence[sure], seed)
-        lifted = Estimate(
-            None if t.value is None else t.value - 1, t.interval and (t.interval[0] - 1, t.interval[1] - 1), n
-        )
+        lifted = Estimate(None if t.value is None else t.value - 1, _moved(t.interval, -1.0), n)
         rows: list[tuple[str, Estimate, Estimate, Estimate, Estimate]] = [
             ("accuracy", right, _mean(largest, seed, share=True), _mean(s.correct - largest, seed), NONE),
-            ("mean_confidence", _mean(s.confidence, seed), right, _mean(s.confidence - s.correct, seed), NONE),
+            ("mean_confidence", _mean(s.confidence, seed), right, _bias(s, right, seed), NONE),
             ("calibration_error", *error, _point(error[0]), error[1]),
             ("confident_errors", wrong, promised, _point(wrong), promised),
             ("log_loss", _mean(loss, seed), _mean(frequent, seed), _mean(frequent - loss, seed), NONE),
@@ -230,7 +229,7 @@ def _finding(
     q: Quantity, found: Estimate, null: Estimate, graded_by: Estimate, beside: Estimate, limits: tuple[str, ...],
     counts: dict[str, int],
 ) -> Finding:  # fmt: skip
-    reading = "No prediction has a probability over .9."
+    reading = "Not measured: " + ("no temperature is the best." if q.name == "temperature" else "no confident texts.")
     if found.value is not None and null.value is not None:
         reading = q.reading.format(value=found.value, null=null.value)
     return Finding(
@@ -241,6 +240,20 @@ def _finding(
 
 def _mean(values: np.ndarray, seed: int, share: bool = False) -> Estimate:
     return over_texts(values.astype(float)[:, None].tolist(), share=share, seed=seed)
+
+
+def _bias(s: Predicted, right: Estimate, seed: int) -> Estimate:
+    """Mean confidence minus accuracy; where all or no predictions are right, resampling would see no chance in that, so
+    that the interval is that of the accuracy."""
+    found = _mean(s.confidence - s.correct, seed)
+    if right.interval is None or 0 < s.correct.mean() < 1:
+        return found
+    mean = float(s.confidence.mean())
+    return Estimate(found.value, (mean - right.interval[1], mean - right.interval[0]), found.n)
+
+
+def _moved(interval: tuple[float, float] | None, by: float) -> tuple[float, float] | None:
+    return None if interval is None else (interval[0] + by, interval[1] + by)
 
 
 def _point(found: Estimate) -> Estimate:
@@ -298,9 +311,8 @@ def _limits(audit: Calibration, s: Predicted) -> tuple[str, ...]:
     count = int(s.bins.max()) + 1
     if count < audit.bins:
         said.append(f"{count} of {audit.bins} bins, so that about ten texts are in each.")
-    if rely.at_its_bound(rely.temperature_of(s.z, s.y)):
-        said.append("The temperature ended at the limit of the search: with all predictions right, or all of one "
-                    "class, there is none.")  # fmt: skip
+    if not rely.bounded(s.z, s.y):
+        said.append("No temperature is the best: all predictions are right, or chance would do better.")
     return tuple(said)
 
 

@@ -1,7 +1,8 @@
 """Errors against correct predictions: how sure, on what evidence, on what texts."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -10,6 +11,9 @@ from pellucid.audits.contributions import Contributions
 from pellucid.audits.layers import Rule, graded
 from pellucid.finding import Finding
 from pellucid.stats import RESAMPLES, Estimate, over_texts
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 NONE = Estimate(0.0, (0.0, 0.0), 0)
 """No difference: what differences are graded against."""
@@ -28,16 +32,18 @@ class Quantity:
     name: str
     unit: str
     what: str
+    short: str
 
 
 PLAIN = (
-    Quantity("probability", "probability_in_errors", "probability", "the probability of the prediction"),
-    Quantity("tokens", "length_in_errors", "tokens", "the number of ordinary tokens"),
+    Quantity("probability", "probability_in_errors", "probability", "the probability of the prediction", "probability"),
+    Quantity("tokens", "length_in_errors", "tokens", "the number of ordinary tokens", "length"),
 )
 OF_EVIDENCE = (
     Quantity("against", "against_in_errors", "share of evidence", "the share of the evidence that speaks against the "
-             "prediction"),
-    Quantity("half", "half_in_errors", "words", "the number of words that carry half of the evidence"),
+             "prediction", "evidence against"),
+    Quantity("half", "half_in_errors", "words", "the number of words that carry half of the evidence",
+             "words for half"),
 )  # fmt: skip
 """Of words by their contributions to the predicted class; evidence is the sum of their absolute values."""
 
@@ -106,3 +112,23 @@ def difference(a: np.ndarray, b: np.ndarray, seed: int) -> Estimate:
         rng=np.random.default_rng(seed),
     ).confidence_interval  # fmt: skip
     return Estimate(value, (float(ends.low), float(ends.high)), n)
+
+
+def differences(columns: Mapping[str, np.ndarray], correct: np.ndarray, seed: int) -> "Figure":
+    """Errors minus correct predictions by quantity, with intervals, in standard deviations of all texts."""
+    from pellucid.render.charts import intervals
+
+    labels, found = [], []
+    for quantity in (*PLAIN, *OF_EVIDENCE):
+        values = columns.get(quantity.column, np.array([]))
+        known = np.isfinite(values)
+        if known.any() and np.std(values[known]) > 0:
+            size = float(np.std(values[known]))
+            apart = difference(values[known & ~correct] / size, values[known & correct] / size, seed)
+            low, high = apart.interval or (None, None)
+            labels.append(quantity.short)
+            found.append((apart.value, low, high))
+    n = f"{int((~correct).sum())} errors, {int(correct.sum())} correct predictions"
+    value, low_, high_ = ([row[k] for row in found] for k in range(3))
+    unit = "errors minus correct predictions, in standard deviations of all texts"
+    return intervals(labels, value, low_, high_, f"How errors differ: {n}", unit)

@@ -7,7 +7,7 @@ Logits z [n, c] with c at least 2 and true classes y [n]; everything float64. A 
 from collections.abc import Iterator
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from pellucid.audits.audit import ENOUGH
 from pellucid.stats import RESAMPLES, Estimate
@@ -53,17 +53,17 @@ def bins_of(confidence: Float[np.ndarray, "n"], most: int) -> Int[np.ndarray, "n
 
 
 def calibration_error(
-    confidence: Float[np.ndarray, "n"], correct: Float[np.ndarray, "n"], bins: Int[np.ndarray, "n"]
+    confidence: Float[np.ndarray, "n"], correct: Bool[np.ndarray, "n"], bins: Int[np.ndarray, "n"]
 ) -> float:
     """Expected calibration error: |accuracy - mean confidence| of the bins, averaged by their texts; 0 to 1.
 
     Source: Guo et al. 2017, arXiv 1706.04599, equation 3. Differs from it in the bins that the caller gives.
     """
-    return float(np.abs(np.bincount(bins, correct - confidence)).sum() / len(bins))
+    return float(np.abs(np.bincount(bins, correct.astype(float) - confidence)).sum() / len(bins))
 
 
 def error_over_texts(
-    confidence: Float[np.ndarray, "n"], correct: Float[np.ndarray, "n"], bins: Int[np.ndarray, "n"], seed: int
+    confidence: Float[np.ndarray, "n"], correct: Bool[np.ndarray, "n"], bins: Int[np.ndarray, "n"], seed: int
 ) -> Estimate:
     """The error with a 95 % interval over texts, that keep their bins.
 
@@ -73,7 +73,7 @@ def error_over_texts(
     n, value = len(bins), calibration_error(confidence, correct, bins)
     if n < 2:
         return Estimate(value, None, n, n)
-    apart = np.eye(bins.max() + 1)[bins] * (correct - confidence)[:, None]
+    apart = np.eye(bins.max() + 1)[bins] * (correct.astype(float) - confidence)[:, None]
     found = np.concatenate([np.abs(w @ apart).sum(1) / n for w in _drawn(n, seed)])
     low, high = np.percentile(found, [2.5, 97.5]) - (found.mean() - value)
     return Estimate(value, (max(0.0, min(value, float(low))), max(value, float(high))), n, n)
@@ -141,13 +141,20 @@ def temperature_of(z: Float[np.ndarray, "n c"], y: Int[np.ndarray, "n"]) -> floa
     return float(np.exp(found.x))
 
 
-def at_its_bound(temperature: float) -> bool:
-    """Whether the search ended at its limit, as where all predictions are right."""
-    return bool(abs(np.log(temperature)) > WIDEST - 0.01)
+def bounded(z: Float[np.ndarray, "n c"], y: Int[np.ndarray, "n"]) -> bool:
+    """Whether some temperature is the best: not where all predictions are right, which any lower one makes likelier, or
+    where the search ends at its limit."""
+    right = bool((z[np.arange(len(y)), y] >= z.max(1)).all())
+    return not right and bool(abs(np.log(temperature_of(z, y))) < WIDEST - 0.01)
 
 
 def temperature_over_texts(z: Float[np.ndarray, "n c"], y: Int[np.ndarray, "n"], seed: int) -> Estimate:
-    """The temperature of all texts with its 95 % interval: a bootstrap, each resample's maximum to within 1 %."""
+    """The temperature of all texts with its 95 % interval: a bootstrap, each resample's maximum to within 1 %.
+
+    No value where no temperature is the best.
+    """
+    if not bounded(z, y):
+        return Estimate(None, None, len(y))
     n, value = len(y), temperature_of(z, y)
     if n < 2:
         return Estimate(value, None, n, n)
@@ -159,12 +166,12 @@ def temperature_over_texts(z: Float[np.ndarray, "n c"], y: Int[np.ndarray, "n"],
 
 
 def crossfitted(z: Float[np.ndarray, "n c"], y: Int[np.ndarray, "n"], folds: int, seed: int) -> Float[np.ndarray, "n"]:
-    """For each text, the temperature of the texts in the other folds; folds are drawn, at most one text each."""
+    """For each text, the temperature of the texts in the other folds; 1 where these are all predicted rightly."""
     n = len(y)
     fold = np.random.default_rng([seed, 3]).permutation(n) % min(folds, n)
     fitted = np.ones(n)
     for k in range(fold.max() + 1):
         others = fold != k
-        if others.any():
+        if bounded(z[others], y[others]):
             fitted[~others] = temperature_of(z[others], y[others])
     return fitted
