@@ -25,7 +25,7 @@ from pellucid.finding import Finding, Findings, Picture
 from pellucid.render.charts import curves
 from pellucid.render.marks import DARK, LEVELS, LIGHT, colour_of
 from pellucid.report import html_page, picture, show
-from pellucid.report.page import LIMIT
+from pellucid.report.fitting import LIMIT
 from pellucid.types import Token
 from pellucid.verdict.verdict import Answer, Case, Sampled, Verdict
 
@@ -303,7 +303,7 @@ def test_a_page_stays_below_its_limit_and_says_what_it_leaves_out(n: int, tokens
 def test_two_large_models_stay_below_the_limit() -> None:
     made = html_page([verdict(cases=many(60, 40)), verdict(cases=many(60, 40), about={"model": "b"})])
     assert len(made.encode()) < LIMIT
-    assert "Left out here" in made
+    assert "texts are left out here" in made
 
 
 def test_every_text_is_there_without_a_script() -> None:

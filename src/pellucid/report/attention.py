@@ -45,10 +45,10 @@ def _said(a: Alternatives) -> str:
     moved = max(a.moved.values(), default=0.0)
     said = ""
     if "witness" in rows:
-        far = 0.5 * float(np.abs(rows["witness"] - rows["raw"]).sum())
+        far = number(50 * float(np.abs(rows["witness"] - rows["raw"]).sum()))
         said = (
-            f"The model could have attended otherwise: the witness moves {far:.0%} of the attention to other tokens "
-            "and gives the same output. "
+            f"The model could have attended otherwise: the witness moves {far} % of the attention to other tokens and "
+            "gives the same output. "
         )
     return (
         f"{said}Put back into the model, the other maps move no logit by more than {number(moved)}; random attention "

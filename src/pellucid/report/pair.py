@@ -56,6 +56,8 @@ def _cell(a: Answer | None, f: Finding | None, span: tuple[float, float]) -> str
 
 def _differ(answers: Sequence[Answer | None], deciding: Sequence[Finding | None]) -> str:
     a, b = deciding
+    if any(x is None or not x.measured for x in answers):
+        return "cannot be told"
     grades = [x.grade for x in answers if x is not None]
     said = "another grade" if len(set(grades)) > 1 else "the same grade"
     if a is None or b is None or a.name != b.name or a.value is None or b.value is None:
