@@ -157,6 +157,39 @@ def test_no_page_scrolls_sideways(chromium: Any, urls: dict[str, str], name: str
         assert not opened.complaints
 
 
+CONTRASTS = """() => {
+  const numbers = (c) => (c.match(/[\\d.]+/g) || []).map(Number);
+  const linear = (x) => (x <= 0.04045 ? x / 12.92 : ((x + 0.055) / 1.055) ** 2.4);
+  const light = (c) => c.slice(0, 3).map((x) => linear(x / 255)).reduce(
+    (sum, x, k) => sum + x * [0.2126, 0.7152, 0.0722][k], 0);
+  const behind = (e) => {
+    for (let at = e; at; at = at.parentElement) {
+      const c = numbers(getComputedStyle(at).backgroundColor);
+      if (c.length === 3 || c[3] > 0) return c;
+    }
+    return [255, 255, 255];
+  };
+  const found = [];
+  for (const e of document.querySelectorAll("body *:not(script):not(svg):not(svg *):not(:disabled)")) {
+    const own = [...e.childNodes].some((n) => n.nodeType === 3 && n.data.trim());
+    if (!own || !e.checkVisibility()) continue;
+    const [a, b] = [light(numbers(getComputedStyle(e).color)), light(behind(e))].sort((x, y) => y - x);
+    found.push([(a + 0.05) / (b + 0.05), e.tagName + "." + e.className + ": " + e.textContent.slice(0, 40)]);
+  }
+  return found.sort((x, y) => x[0] - y[0]);
+}"""
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_all_text_as_painted_has_a_contrast_of_4_5(chromium: Any, urls: dict[str, str], dark: bool) -> None:
+    with page_at(chromium, urls["pair"], dark=dark) as opened:
+        for each in opened.locator("details").all():
+            each.evaluate("e => { e.open = true }")
+        found = opened.evaluate(CONTRASTS)
+    assert len(found) > 500
+    assert found[0][0] >= 4.5, found[:5]
+
+
 def test_hostile_text_runs_nothing(chromium: Any, urls: dict[str, str]) -> None:
     with page_at(chromium, urls["hostile"]) as opened:
         for method in opened.locator("input[name=method]").all():

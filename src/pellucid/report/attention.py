@@ -45,10 +45,11 @@ def _said(a: Alternatives) -> str:
     moved = max(a.moved.values(), default=0.0)
     said = ""
     if "witness" in rows:
-        far = number(50 * float(np.abs(rows["witness"] - rows["raw"]).sum()))
+        far = 50 * float(np.abs(rows["witness"] - rows["raw"]).sum())
+        share = f"{far:.0f}" if far >= 1 else number(far)
         said = (
-            f"The model could have attended otherwise: the witness moves {far} % of the attention to other tokens and "
-            "gives the same output. "
+            f"The model could have attended otherwise: the witness moves {share} % of the attention to other tokens "
+            "and gives the same output. "
         )
     return (
         f"{said}Put back into the model, the other maps move no logit by more than {number(moved)}; random attention "

@@ -4,6 +4,7 @@ import textwrap
 
 from pellucid.finding import Finding, number
 from pellucid.render.marks import DIM, INK, PAPER, cleaned, escaped
+from pellucid.report.answers import names_of
 from pellucid.report.bars import Span, span_of
 from pellucid.report.tones import SIGNS, tone_of, tone_of_answer
 from pellucid.verdict.verdict import Answer, Verdict
@@ -26,6 +27,7 @@ def picture(verdict: Verdict) -> str:
     for a in verdict.answers:
         out.append(f'<path d="M{PAD} {y}H{WIDTH - PAD}" stroke="#d0d0d0"/>\n')
         y = _answer(out, a, y)
+    y = _notes(out, verdict, y)
     title = escaped(f"{verdict.grade}: {verdict.sentence}")
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{y + 10}" viewBox="0 0 {WIDTH} {y + 10}" '
@@ -33,6 +35,21 @@ def picture(verdict: Verdict) -> str:
         f'height="{y + 9}" rx="10" fill="{PAPER}" stroke="#d0d0d0"/><g fill="{INK}" '
         f'font-family="system-ui,-apple-system,Segoe UI,DejaVu Sans,sans-serif">\n{"".join(out)}</g></svg>\n'
     )
+
+
+def _notes(out: list[str], verdict: Verdict, y: int) -> int:
+    """Of which model this is said, and what is drawn; the y below."""
+    texts = verdict.about.get("texts")
+    name = names_of([verdict])[0]
+    said = [f"Model {name[:60]}{f', {texts} texts' if isinstance(texts, int) else ''}."]
+    said += (
+        ["Dot and line: measured, with its 95 % interval over texts. Diamond: the control."] if verdict.answers else []
+    )
+    out.append(f'<path d="M{PAD} {y}H{WIDTH - PAD}" stroke="#d0d0d0"/>\n')
+    for line in textwrap.wrap(cleaned(" ".join(said)), 110):
+        y += 20
+        out.append(f'<text x="{PAD}" y="{y}" font-size="12" fill="{DIM}">{escaped(line)}</text>\n')
+    return y + 8
 
 
 def _badge(out: list[str], word: str, tone: str, x: float, y: float, size: int = 13) -> int:
