@@ -276,8 +276,8 @@ def gold(model: Model, batch: Batch) -> np.ndarray:
         )
     if batch.labels is None:
         raise Unanswerable(
-            "Whether probabilities may be believed needs the true classes: pass labels=[...], one for each text, or a "
-            "Batch that holds labels."
+            "Whether probabilities may be believed needs the true classes: pass labels=[...], one for each text, a "
+            "Batch that holds labels, or --label-column."
         )
     found = []
     for i, label in enumerate(batch.labels):
