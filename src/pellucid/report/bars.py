@@ -92,7 +92,7 @@ def table(found: Sequence[Finding], head: str, readings: bool = True, first: str
             f"<tr><th scope=row>{escaped(plain_name(f.name))}{where}{unit}</th>"
             f"<td>{value_cell(f)}</td>"
             f"<td>{escaped(control_text(f))}{_small(f.control)}</td>"
-            f"<td>{f.n:,}<small>{counts}</small></td><td class=nowrap>{escaped(f.grade)}</td>"
+            f"<td>{f.n:,}<small>{counts}</small></td><td class=graded>{escaped(f.grade)}</td>"
             + (f'<td class="say">{escaped(f.reading)}</td>' if readings else "")
             + "</tr>"
         )

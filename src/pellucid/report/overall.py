@@ -9,7 +9,8 @@ from pellucid.report.bars import bar, boxed, control_text, ends_of, plain_name, 
 from pellucid.report.terms import AUDITS, METHODS
 from pellucid.verdict.verdict import Verdict
 
-TOP = 10  # words of a class
+TOP = 10  # words of a class, and at most as many further ones that stand out
+IN_ERRORS = "_in_errors"
 BEYOND = 0.05
 """A word stands out where q, its chance under random words after correction for testing many words, is below."""
 
@@ -23,8 +24,9 @@ def words(v: Verdict, level: int) -> str:
     out = [f"<h{level}>Words over all texts</h{level}><p>{escaped(AUDITS['words'])}</p>"]
     for label in dict.fromkeys(str(r.get("class")) for r in rows):
         own = [r for r in rows if str(r.get("class")) == label and r.get("mean") is not None]
+        further = [r for r in own[TOP:] if _stands_out(r)][:TOP]
         if own:
-            out.append(_word_table(label, own[:TOP], len(own)))
+            out.append(_word_table(label, [*own[:TOP], *further], len(own)))
     if found:
         said = "".join(f"<li>{escaped(f.reading)}</li>" for f in found)
         out.append(
@@ -41,18 +43,22 @@ def _word_table(label: str, rows: Sequence[Mapping[str, Any]], of: int) -> str:
     span = (min([0.0, *ends]), max([0.0, *ends]) or 1.0)
     body = []
     for r in rows:
-        mean, null, q = _float(r, "mean"), _float(r, "null"), _float(r, "q")
+        mean, null, q, found = _float(r, "mean"), _float(r, "null"), _float(r, "q"), _stands_out(r)
         drawn = bar(mean, _ends(r), null, _ends(r, "null_"), span)
-        found = q is not None and q < BEYOND
         body.append(
             f"<tr{' class=chosen' if found else ''}><th scope=row><bdi>{escaped(shortened(str(r.get('word'))))}</bdi>"
             f'</th><td><span class="nowrap">{escaped(with_interval(mean, _ends(r)))}</span> {drawn}</td>'
             f"<td>{escaped(with_interval(null, None))}</td><td>{escaped(str(r.get('n', '-')))}</td>"
             f"<td>{'-' if q is None else number(q)}{', stands out' if found else ''}</td></tr>"
         )
-    which = f"Words for {label}: the first {len(rows)} of {of}"
+    which = f"Words for {label}: {len(rows)} of {of}, those that push most first"
     columns = ("word", "mean contribution (95 % interval)", "a random word", "texts", "q")
     return boxed(which, columns, "".join(body), "found word")
+
+
+def _stands_out(row: Mapping[str, Any]) -> bool:
+    q = _float(row, "q")
+    return q is not None and q < BEYOND
 
 
 def _float(row: Mapping[str, Any], key: str) -> float | None:
@@ -71,7 +77,13 @@ def calibration(v: Verdict, level: int) -> str:
     if not found:
         return ""
     said = f"<h{level}>Confidence and errors</h{level}><p>{escaped(AUDITS['calibration'])}</p>"
-    return said + table(found, "Accuracy and calibration")
+    errors = [f for f in found if f.name.endswith(IN_ERRORS)]
+    others = [f for f in found if not f.name.endswith(IN_ERRORS)]
+    return (
+        said
+        + (table(others, "Accuracy and calibration") if others else "")
+        + (table(errors, "What is different where the model errs; the control is where it is right") if errors else "")
+    )
 
 
 def comparison(v: Verdict, level: int) -> str:
