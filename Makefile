@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 # tiny models gain nothing from many threads, and a fixed hash seed keeps runs alike
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test check bench format lint types docs-check oldest clean
+.PHONY: demo test check bench format lint types docs oldest clean
 
 demo: $(VENV)/.demo
 	$(BIN)/pellucid demo
@@ -33,6 +33,14 @@ format: $(VENV)/.dev
 bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks --out bench-out
 
+# the pages that the registries tell are made anew, then both builders make the site in site/; no page may ask another host
+docs: $(VENV)/.dev
+	$(BIN)/python docs/generate.py
+	$(BIN)/zensical build --strict --clean
+	$(BIN)/python docs/generate.py --site site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	$(BIN)/python docs/generate.py --site site
+
 # parity and contract against the oldest supported transformers
 oldest:
 	$(MAKE) VENV=.venv-oldest CONSTRAINTS=constraints-oldest.txt .venv-oldest/.dev
@@ -49,4 +57,4 @@ $(VENV)/.dev: pyproject.toml $(CONSTRAINTS)
 	touch $@ $(VENV)/.demo
 
 clean:
-	rm -rf .venv .venv-oldest build dist bench-out pellucid-demo .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-oldest build dist site bench-out pellucid-demo .pytest_cache .mypy_cache .ruff_cache .hypothesis

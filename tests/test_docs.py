@@ -8,6 +8,8 @@ import re
 import runpy
 import shlex
 import shutil
+import subprocess
+import sys
 from importlib import import_module
 from pathlib import Path
 
@@ -22,6 +24,9 @@ SRC = Path(pellucid.__file__).parent
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
 FENCE = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
+sys.path.insert(0, str(ROOT / "docs"))
+generate = import_module("generate")
+sessions = import_module("sessions")
 
 
 def name(path: Path) -> str:
@@ -52,11 +57,14 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_python_of_a_page(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """All blocks of a page in one namespace, from top to bottom; sessions give what they show."""
     space: dict[str, object] = {"__name__": "__main__"}
-    for code in blocks(page, "python"):
-        exec(compile(code, name(page), "exec"), space)
-    for session in blocks(page, "pycon"):
-        test = doctest.DocTestParser().get_doctest(session, space, name(page), name(page), 0)
-        assert doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(test, clear_globs=False).failed == 0
+    for language, code in FENCE.findall(page.read_text(encoding="utf-8")):
+        if language == "python":
+            exec(compile(code, name(page), "exec"), space)
+        elif language == "pycon":
+            test = doctest.DocTestParser().get_doctest(code, {}, name(page), name(page), 0)
+            test.globs = space  # not a copy: later blocks go on with what this one leaves
+            runner = doctest.DocTestRunner(sessions.Checker(), optionflags=doctest.ELLIPSIS)
+            assert runner.run(test, clear_globs=False).failed == 0, capsys.readouterr().out
 
 
 COMMANDS = [
@@ -147,3 +155,63 @@ def test_public_names_are_documented() -> None:
     for public in pellucid.__all__:
         thing = getattr(pellucid, public)
         assert not callable(thing) or (thing.__doc__ or "").strip(), f"pellucid.{public} has no docstring"
+
+
+# The site
+
+
+def test_generated_pages_are_those_of_the_registries() -> None:
+    """`make docs` makes them; a method, audit, metric or family that changed is told as it is."""
+    assert not generate.stale(), "stale: run `make docs`, or python docs/generate.py"
+
+
+def test_every_page_is_in_the_menu() -> None:
+    """Once, but for pages that come with a picture or a study's file."""
+    listed = re.findall(r"[\w./-]+\.md", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
+    there = {str(p.relative_to(ROOT / "docs")) for p in (ROOT / "docs").rglob("*.md")}
+    assert sorted(listed) == sorted(there)
+
+
+def test_last_digits_may_differ_and_nothing_else() -> None:
+    assert sessions.nearly("not +2.733  -0.36", "not  +2.732 -0.35")
+    assert sessions.nearly("gap 7e-09", "gap 3e-08")
+    assert not sessions.nearly("not +2.733", "not +2.703")
+    assert not sessions.nearly("n = 20 of 1.00", "n = 21 of 1.00")
+    assert not sessions.nearly("HIGH: 1.0", "LOW: 1.0")
+
+
+def test_what_asks_another_host_is_found(tmp_path: Path) -> None:
+    """What a browser would load by itself, not what one may click."""
+    page = '<link rel="canonical" href="https://a.b/"><a href="https://a.b/">x</a><script src="x.js"></script>'
+    (tmp_path / "fine.html").write_text(page)
+    assert generate.outside(tmp_path) == []
+    (tmp_path / "font.html").write_text('<link rel="stylesheet" href="https://fonts.x/css"><img src="//b.c/d.png">')
+    (tmp_path / "style.css").write_text("@font-face { src: url(https://fonts.x/f.woff2) }")
+    assert [line.partition(":")[0] for line in generate.outside(tmp_path)] == ["font.html", "font.html", "style.css"]
+
+
+def _built(builder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The site as `builder` makes it, strictly, from a copy."""
+    for part in ("docs", "src"):
+        shutil.copytree(ROOT / part, tmp_path / part, ignore=shutil.ignore_patterns("__pycache__", "*.safetensors"))
+    shutil.copy(ROOT / "mkdocs.yml", tmp_path)
+    monkeypatch.setenv("NO_MKDOCS_2_WARNING", "1")
+    calls = {"mkdocs": ["-m", "mkdocs", "build", "-q", "--strict"], "zensical": ["-m", "zensical", "build", "--strict"]}
+    done = subprocess.run(
+        [sys.executable, *calls[builder]], cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return tmp_path / "site"
+
+
+@pytest.mark.parametrize("builder", ["mkdocs", "zensical"])
+def test_the_site(builder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both builders make it without a warning, and no page of it asks another host."""
+    pytest.importorskip("mkdocs" if builder == "mkdocs" else "zensical", reason="needs pip install 'pellucid[docs]'")
+    pytest.importorskip("mkdocstrings", reason="needs pip install 'pellucid[docs]'")
+    site = _built(builder, tmp_path, monkeypatch)
+    assert generate.outside(site) == []
+    methods = {p.stem for p in (site / "methods").glob("*.html")} - {"index"}
+    assert methods == set(pellucid.METHODS.names())
+    assert {p.stem for p in (site / "audits").glob("*.html")} - {"index"} == set(pellucid.AUDITS.names())
+    assert "decompx" in (site / "reference" / "methods.html").read_text(encoding="utf-8")
