@@ -103,6 +103,7 @@ def test_two_texts_are_explained_for_one_class(desk: Desk) -> None:
         ({"text": TEXT, "model": "demmo"}, "Did you mean 'demo'"),
         ({"text": TEXT, "methods": ["decompy"]}, "Did you mean 'decompx'"),
         ({"text": TEXT, "methods": ["greedy"]}, "leaves out"),
+        ({"text": "a " * 80, "methods": ["lime"]}, "82 tokens; this page takes at most 64 by 'lime'"),
         ({"text": TEXT, "methods": []}, "Choose from one to 4 methods"),
         ({"text": TEXT, "tab": "compare"}, "no second text"),
         ({"text": TEXT, "tab": "erase", "gone": (0,)}, "Only words of this text"),

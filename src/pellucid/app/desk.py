@@ -31,6 +31,10 @@ LEFT_OUT = {
     "greedy": "its cost grows with the square of the text's length",
 }
 """Methods that the page does not offer, with the reason."""
+PER_WORD = {"value_zeroing", "globenc_ffn", "hta", "sequential_decompx", "sequential_decompx_delete"}
+"""Methods that read a text about once per word, as all do that see a model's outputs alone, but for `random`."""
+SHORT = 64  # tokens of a text for these methods
+PROGRAMS = 128  # tokens of a text whose other attention is sought, by linear programs
 KEPT = 64  # explanations per model that are remembered
 PER_TOKEN = 40  # characters, before a text is refused without being tokenised
 T = TypeVar("T")
@@ -198,7 +202,8 @@ class Desk:
         with self._turn(name) as place:
 
             def look() -> Alternatives:
-                return alternatives(place.in_float64(), self._batch(place, text), seen.layer, head, (row,))
+                batch = self._batch(place, text, PROGRAMS, "to seek other attention")
+                return alternatives(place.in_float64(), batch, seen.layer, head, (row,))
 
             return place.recall(("others", text, seen.layer, head, row), look), seen
 
@@ -254,12 +259,13 @@ class Desk:
             raise InputError(f"This page leaves out the method {method!r}: {LEFT_OUT[method]}.")
         choose("method", method, self.methods(name))
         aims = self.targets(name)
-        self._batch(place, text)
+        slow = method in PER_WORD or (METHODS.get(method).needs == Access.OUTPUTS and method != "random")
+        self._batch(place, text, SHORT if slow else None, f"by {method!r}, which reads the text again for every word")
         aim = aims[choose("target", target, list(aims))]
         return place.recall((text, method, target), lambda: explain(place.model, text, method, aim))
 
-    def _batch(self, place: _Place, text: str) -> Batch:
-        """The text as tokens, within the bounds."""
+    def _batch(self, place: _Place, text: str, most_for: int | None = None, what_for: str = "") -> Batch:
+        """The text as tokens, within the page's bounds and that of what it is for."""
         if not isinstance(text, str) or not text.strip():
             raise InputError("There is no text yet: type one, or choose an example.")
         most = self.limits.tokens if place.model.limit is None else min(self.limits.tokens, place.model.limit)
@@ -271,6 +277,8 @@ class Desk:
         n = batch.input_ids.shape[1]
         if n > most:
             raise InputError(f"The text has {n} tokens; this page reads at most {most}: shorten it.")
+        if most_for is not None and n > most_for:
+            raise InputError(f"The text has {n} tokens; this page takes at most {most_for} {what_for}: shorten it.")
         return batch
 
     def _sees_attention(self, place: _Place) -> None:
