@@ -111,14 +111,16 @@ class Findings(list[Finding]):
 
     def figures(self) -> dict[str, "Figure"]:
         """The audit's pictures as matplotlib figures, by name; without those read from a file, which are drawn."""
-        return {name: draw() for name, draw in self.pictures.items() if draw.drawn is None}
+        return {name: draw() for name, draw in self.pictures.items() if draw.draw is not None}
 
     def svg(self, name: str) -> bytes:
         """One of the audit's pictures as SVG: the same bytes for the same findings."""
         from pellucid.records import figure_svg
 
         picture = self.pictures[name]
-        return figure_svg(picture()) if picture.drawn is None else picture.drawn
+        if picture.drawn is None:
+            picture.drawn = figure_svg(picture())
+        return picture.drawn
 
     def show(self) -> None:
         """Print a compact table."""
@@ -156,8 +158,8 @@ class Findings(list[Finding]):
 
 
 class Picture:
-    """A figure that is drawn when it is asked for, from data that is at hand: draw(*args). drawn: as SVG, where it was
-    read from a file."""
+    """A figure that is drawn when it is asked for, from data that is at hand: draw(*args). drawn: as SVG, once it was
+    drawn as such; of a picture that was read from a file this is all there is."""
 
     drawn: bytes | None = None
 

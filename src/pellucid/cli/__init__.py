@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import typer
 
 from pellucid._version import __version__
-from pellucid.cli import audit, bench, catalog, explain, serve, train
+from pellucid.cli import audit, bench, catalog, demo, explain, serve, train
 from pellucid.errors import PellucidError
 
 CHUNK = 256  # texts that `explain` tokenises and explains together
@@ -116,7 +116,7 @@ def pellucid(
 
 
 for command in (
-    explain.demo,
+    demo.demo,
     explain.explain,
     audit.audit,
     bench.bench,

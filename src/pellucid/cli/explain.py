@@ -1,15 +1,14 @@
-"""`pellucid demo` and `pellucid explain`."""
+"""`pellucid explain`: what each token contributed."""
 
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from pellucid.cli import options
-from pellucid.cli.given import NO_MODEL, check_source, demo_folder, located, opened, say, texts_of
+from pellucid.cli.given import NO_MODEL, check_source, located, opened, say, texts_of
 from pellucid.errors import InputError
-from pellucid.outputs import check_place, deliver, kind_of, print_texts, run_record
+from pellucid.outputs import deliver, kind_of
 from pellucid.registry import choose
 
 if TYPE_CHECKING:
@@ -21,42 +20,7 @@ if TYPE_CHECKING:
     from pellucid.methods import Method
     from pellucid.types import TargetSpec
 
-SHOWN = (4, 5, 7)  # the sentences that `demo` prints: two that differ in one word, and a negation
 LONG = "Add --long truncate to cut it off there, or --long window to explain overlapping windows."
-
-
-def demo(
-    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder for the results.")] = Path(
-        "pellucid-demo"
-    ),
-) -> None:
-    """Explain 20 sentences offline and write a page.
-
-    The model is the bundled one, a small judge of film-review sentences.
-    """
-    start = time.perf_counter()
-    check_place(out / "demo.html")
-    from pellucid.inputs import Columns, from_file
-    from pellucid.methods import METHODS
-    from pellucid.records import write_whole
-    from pellucid.render import html_page
-
-    items = from_file(str(demo_folder() / "sentences.txt"), Columns(), None, say)
-    model = opened(None, None)
-    found = _explained(model, items, METHODS.get("decompx"), None, "refuse", None)
-    lead = f"{len(found)} sentences, explained with decompx on the bundled demo model."
-    write_whole(out / "demo.html", html_page(found, title="Pellucid demo", lead=lead).encode())
-    seconds = time.perf_counter() - start
-    write_whole(out / "run.json", run_record(model, items, seconds, None, _spent(found)).encode())
-    shown = [i for i in SHOWN if i < len(found)]
-    print_texts([f"Sentence {i + 1} of {len(found)}" for i in shown], [found[i] for i in shown])
-    print(
-        f"\nWrote {out / 'demo.html'} (all {len(found)} sentences) and {out / 'run.json'} in {seconds:.1f} s.\n"
-        f"Next: open {out / 'demo.html'} in a browser, or try\n"
-        '  pellucid explain "The plot is thin, but the acting is superb."\n'
-        "  pellucid explain --model FOLDER_OR_HUB_NAME --input reviews.csv --out explained.html\n"
-        "  pellucid methods"
-    )
 
 
 def explain(
@@ -101,7 +65,7 @@ def explain(
     check_tokens(classifier, items, LONG if long == "refuse" else None)
     for note in notes:  # only now, so that a refusal stands alone
         say(note)
-    found = _explained(classifier, items, chosen, aim, long, batch_tokens, words)
+    found = explained(classifier, items, chosen, aim, long, batch_tokens, words)
     deliver(items, found, kind, out, method, single=not input and len(items) == 1)
     if out is not None:
         count = f"{len(found)} explanation{'s' * (len(found) > 1)}"
@@ -116,7 +80,7 @@ def _check_gold(target: str | None, label_column: str | None) -> None:
         raise InputError("--label-column is read for --target gold alone; add that, or leave the column out.")
 
 
-def _explained(
+def explained(
     model: "Model",
     items: "Sequence[Item]",
     method: "Method",
@@ -146,12 +110,3 @@ def _explained(
             except InputError as e:
                 raise InputError(located(str(e), part)) from e
     return found
-
-
-def _spent(found: "Sequence[Attribution]") -> dict[str, Any]:
-    """What run.json tells of explanations: the method and its passes."""
-    return {
-        "method": {"name": found[0].method, "params": dict(found[0].params)},
-        "forwards": sum(a.origin["forwards"] for a in found),
-        "backwards": sum(a.origin["backwards"] for a in found),
-    }

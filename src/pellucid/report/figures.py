@@ -5,13 +5,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from xml.etree import ElementTree as ET
 
-from pellucid.records import figure_svg
 from pellucid.render.marks import escaped
 from pellucid.report.terms import CAPTIONS, FIGURES
 from pellucid.verdict.verdict import Verdict
 
 MOST = 8
-_DROPPED = {"metadata", "style", "title"}
+_KEPT = set(
+    "circle clipPath defs ellipse g image line linearGradient path pattern polygon polyline rect stop svg text tspan use".split()
+)
+"""Elements that draw; a picture may come from a file, so that nothing else goes into the page."""
 _FONT = "'DejaVu Sans',Verdana,system-ui,sans-serif"
 
 
@@ -40,7 +42,7 @@ def figures_of(verdict: Verdict, prefix: str = "f") -> list[Figure]:
     chosen = list(_chosen(verdict))[:MOST]
     out = []
     for k, (audit, name) in enumerate(chosen):
-        made = figure_svg(verdict.findings[audit].pictures[name]())
+        made = verdict.findings[audit].svg(name)
         caption = CAPTIONS.get((audit, name)) or CAPTIONS.get((audit, "*")) or f"{audit}: {name.replace('_', ' ')}."
         label = f"{audit}: {name}".replace("_", " ")
         out.append(Figure(audit, name, inline(made, f"{prefix}{k}", label), caption))
@@ -75,7 +77,7 @@ def _width(root: ET.Element) -> int:
 
 def _element(e: ET.Element, names: dict[str, str]) -> str:
     tag = e.tag.rpartition("}")[2]
-    if tag in _DROPPED:
+    if tag not in _KEPT:
         return ""
     shared = _shared(e) if tag == "g" else ""
     for child in e if shared else ():
@@ -107,6 +109,8 @@ def _local(key: str) -> str:
 def _value(name: str, raw: str, names: dict[str, str]) -> str:
     """An attribute made short; "" where it can go."""
     value = " ".join(raw.split())
+    if name.startswith("on"):
+        return ""
     if name == "id":
         return names.get(value, "")
     if name == "href":

@@ -4,13 +4,15 @@ Costs are counted for a reference machine, so that the same call takes the same 
 cuts where a machine is slower than that, and the verdict then says so.
 """
 
+import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from pellucid.audits.audit import ENOUGH
 from pellucid.encoder.model import Access, Model
+from pellucid.types import Batch
 
 START = 0.12
 """Of the budget, for opening the model, the figures and the report."""
@@ -57,6 +59,10 @@ class Part:
     fixed: Callable[[Size], float] = lambda s: 0.5
     least: int = ENOUGH
 
+    def cost(self, texts: int, size: Size) -> float:
+        """Counted seconds."""
+        return self.fixed(size) + texts * self.each(size)
+
 
 PARTS = (
     Part("erasure", 0.2, 400, Access.READOUT, lambda s: 0.05 + 12 * s.forward + 0.001 * s.tokens),
@@ -64,19 +70,19 @@ PARTS = (
          lambda s: 0.02 + (20 * s.methods + 2 * s.tokens) * s.forward * 0.15, lambda s: 2.0),
     Part("identifiability", 0.2, 200, Access.READOUT,
          lambda s: 8 * s.forward + 0.002 * s.layers * s.heads + 0.016 * s.tokens),
+    Part("calibration", 0.08, 5000, Access.OUTPUTS, lambda s: 2 * s.forward, lambda s: 1.0),
+    Part("words", 0.1, 2000, Access.READOUT, lambda s: 2 * s.forward, lambda s: 1.0),
+    Part("texts", 0.07, 24, Access.OUTPUTS, lambda s: 30 * s.forward + 0.012 * s.tokens, least=1),
+    Part("information", 0.1, 500, Access.READOUT, lambda s: 0.06 + (2 + 0.25 * s.tokens) * s.forward,
+         lambda s: 4.0 + 0.5 * s.layers),
     Part("mixing", 0.1, 40, Access.ENCODER,
          lambda s: 0.03 * s.layers + min(s.tokens, 64) * s.forward * (s.layers + 1) / 14),
     Part("token_identity", 0.05, 400, Access.ENCODER, lambda s: s.forward + 0.004 * s.layers,
          lambda s: 0.5 + s.layers * (s.width / 384) ** 3),
-    Part("information", 0.1, 500, Access.READOUT, lambda s: 0.06 + (2 + 0.25 * s.tokens) * s.forward,
-         lambda s: 4.0 + 0.5 * s.layers),
-    Part("words", 0.05, 2000, Access.READOUT, lambda s: 4 * s.forward, lambda s: 1.0),
-    Part("calibration", 0.03, 5000, Access.OUTPUTS, lambda s: 4 * s.forward, lambda s: 1.0),
-    Part("texts", 0.07, 24, Access.OUTPUTS, lambda s: 30 * s.forward + 0.012 * s.tokens, least=1),
     Part("erasure_heads", 0.1, 60, Access.ENCODER,
          lambda s: s.layers * s.heads * (0.002 + 0.05 * s.tokens * s.forward)),
 )  # fmt: skip
-"""In the order in which they are done."""
+"""In the order in which they are done, which is that of their weight: where time is short, the later ones suffer."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +93,23 @@ class Planned:
     texts: int
     seconds: float
     why: str = ""
+
+
+TOLERATED = 1.6
+"""Times the counted seconds of a forward pass up to which a machine passes for the reference machine."""
+
+
+def pace(model: Model, batch: Batch, size: Size) -> float:
+    """How many times slower than the reference machine this one is, from a few forward passes; 1 up to TOLERATED."""
+    some = [batch.rows([i]) for i in range(min(6, len(batch)))]
+    model.logits(some[0])
+    counted = measured = 0.0
+    for one in some:
+        start = time.perf_counter()
+        model.logits(one)
+        measured += time.perf_counter() - start
+        counted += replace(size, tokens=float(one.lengths[0])).forward
+    return measured / counted if measured > TOLERATED * counted else 1.0
 
 
 def planned(parts: Sequence[Part], size: Size, texts: int, budget: float | None) -> list[Planned]:
@@ -101,35 +124,35 @@ def planned(parts: Sequence[Part], size: Size, texts: int, budget: float | None)
     least = {p.name: min(texts, p.least) for p in parts}
     usable = budget * (1 - START)
     able, out = list(parts), dict[str, str]()
-    while able and sum(_cost(p, least[p.name], size) for p in able) > usable:
-        dear = max(able, key=lambda p: _cost(p, least[p.name], size) / p.share)
+    while able and sum(p.cost(least[p.name], size) for p in able) > usable:
+        dear = max(able, key=lambda p: p.cost(least[p.name], size) / p.share)
         able.remove(dear)
-        need = _cost(dear, least[dear.name], size)
+        need = dear.cost(least[dear.name], size)
         out[dear.name] = (
             f"{least[dear.name]} texts would take about {need:.0f} s, for which a budget of {budget:.0f} s has no room."
         )
     chosen = _shared(able, size, usable, want, least)
     return [
-        Planned(p, chosen[p.name], _cost(p, chosen[p.name], size)) if p in able else Planned(p, 0, 0.0, out[p.name])
+        Planned(p, chosen[p.name], p.cost(chosen[p.name], size)) if p in able else Planned(p, 0, 0.0, out[p.name])
         for p in parts
     ]
-
-
-def _cost(part: Part, texts: int, size: Size) -> float:
-    return part.fixed(size) + texts * part.each(size)
 
 
 def _shared(
     parts: Sequence[Part], size: Size, usable: float, want: Mapping[str, int], least: Mapping[str, int]
 ) -> dict[str, int]:
-    """Texts per part: parts that need less than their share free the rest for the others."""
+    """Texts per part: what a part leaves of its share, as it needs less, goes to the others; a part whose least number
+    of texts takes more than its share gets that, from the others."""
     open_, left, chosen = list(parts), usable, dict[str, int]()
     while open_:
         total = sum(p.share for p in open_)
-        full = [p for p in open_ if _cost(p, want[p.name], size) <= left * p.share / total]
-        for p in full or open_:
-            room = (left * p.share / total - p.fixed(size)) / p.each(size)
-            chosen[p.name] = want[p.name] if full else max(least[p.name], min(want[p.name], int(room)))
-        left -= sum(_cost(p, chosen[p.name], size) for p in full)
-        open_ = [p for p in open_ if p not in full] if full else []
+        share = {p.name: left * p.share / total for p in open_}
+        fixed = {p.name: want[p.name] for p in open_ if p.cost(want[p.name], size) <= share[p.name]}
+        fixed = fixed or {p.name: least[p.name] for p in open_ if p.cost(least[p.name], size) >= share[p.name]}
+        if not fixed:
+            room = {p.name: (share[p.name] - p.fixed(size)) / p.each(size) for p in open_}
+            return chosen | {p.name: min(want[p.name], int(room[p.name])) for p in open_}
+        chosen |= fixed
+        left -= sum(p.cost(fixed[p.name], size) for p in open_ if p.name in fixed)
+        open_ = [p for p in open_ if p.name not in fixed]
     return chosen

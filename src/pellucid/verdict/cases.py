@@ -46,7 +46,7 @@ def cases(
         if model.access >= Access.READOUT:
             one = whole.rows([i])
             seen = alternatives(model, one, -1, freest(model, one), (0,))
-        sure = known.get(i, {}).get("calibrated")
+        sure = known.get(i, {}).get("probability_scaled")
         out.append(Case(i, {name: found[j] for name, found in made.items()}, sure, gold[i], seen))
     return tuple(out)
 

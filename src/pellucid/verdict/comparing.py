@@ -4,7 +4,8 @@ import numpy as np
 
 from pellucid.audits.audit import ENOUGH, TOO_FEW
 from pellucid.bench import Comparison
-from pellucid.encoder.model import Access, Model
+from pellucid.encoder.model import Model
+from pellucid.errors import InputError, Unanswerable
 from pellucid.finding import Finding, Findings, Picture, number
 from pellucid.stats import Estimate, over_texts, paired_difference
 from pellucid.verdict.rules import MARGIN
@@ -22,6 +23,8 @@ def panel(model: Model, methods: tuple[str, ...] | None = None) -> list[str]:
 
     mask = getattr(model.tokenizer, "mask_token_id", None) is not None
     names = PANEL if methods is None else methods
+    if not set(names) - {ATTENTION, RANDOM}:
+        raise InputError(f"Attention is compared with other methods; name at least one beside {', '.join(names)}.")
     able = [name for name in names if model.access >= METHODS.get(name).needs]
     return [n for n in able if methods is not None or mask or n not in ("deeplift_mask", "leave_one_out")]
 
@@ -37,6 +40,9 @@ def compared(made: Comparison) -> tuple[Findings, str]:
     values = {label: made.values[label, key] for label in made.about}
     means = {label: over_texts(x[:, None].tolist(), seed=made.seed) for label, x in values.items()}
     others = [m for m in means if m not in (RANDOM, ATTENTION) and means[m].value is not None]
+    if not others or means[RANDOM].value is None:
+        why = next((why for texts in made.failures.values() for why in texts.values()), "nothing was measured")
+        raise Unanswerable(f"No method could be compared on these texts: {why}")
     best = max(others, key=lambda m: means[m].value or 0.0)
     limits = (
         f"AOPC ({made.asked[0].operator}) over {made.measured} texts: {_WHAT}.",
@@ -109,8 +115,3 @@ def _drawn(found: list[Finding]) -> object:
         [f.where for f in mine], [f.value for f in mine], [a for a, _ in ends], [b for _, b in ends],
         "How much of the probability is lost when a method's first tokens are erased", UNIT,
     )  # fmt: skip
-
-
-def compares_attention(model: Model) -> bool:
-    """Whether the model shows the attention that the comparison is about."""
-    return model.access >= Access.READOUT

@@ -43,8 +43,8 @@ def _answer(q: Question, found: Findings | None, why: str, words: Mapping[str, A
         grade, reading = TOO_FEW, f"{n} text{'s' * (n != 1)} can be asked this; from {ENOUGH} on there is a grade."
         change = f"At least {ENOUGH} texts."
     elif rule is not None:
-        said = {k.partition(" (")[0]: v for k, v in named.items()}
-        spoken = _spoken(said, words) | {"needed": _needed(rule, deciding[0])}
+        spoken = _spoken({n.partition(" (")[0]: named.get(n) for n in (*q.deciding, *q.beside)}, words)
+        spoken["needed"] = _needed(rule, deciding[0])
         grade, reading, change = rule.grade, rule.reading.format_map(spoken), rule.change.format_map(spoken)
     elif deciding:
         reading = deciding[0].reading or reading
@@ -71,10 +71,11 @@ def percent(x: float) -> str:
     return f"{100 * x:.1f}" if 0 < x < 0.01 or 0.99 < x < 1 else f"{100 * x:.0f}"
 
 
-def _spoken(named: Mapping[str, Finding], words: Mapping[str, Any]) -> dict[str, Any]:
-    """What a sentence may name: each finding, and its control as NAME_null."""
-    numbers = {name: _Number(f.value, f.interval) for name, f in named.items()}
-    controls = {f"{name}_null": _Number(f.null, f.null_interval) for name, f in named.items()}
+def _spoken(named: Mapping[str, Finding | None], words: Mapping[str, Any]) -> dict[str, Any]:
+    """What a sentence may name: each finding, and its control as NAME_null; "not measured" where there is none."""
+    none = _Number(None, None)
+    numbers = {name: none if f is None else _Number(f.value, f.interval) for name, f in named.items()}
+    controls = {f"{name}_null": none if f is None else _Number(f.null, f.null_interval) for name, f in named.items()}
     return {**words, **numbers, **controls}
 
 

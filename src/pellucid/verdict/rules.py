@@ -122,8 +122,8 @@ QUESTIONS = (
              "is nearly as good as the best order by gradients.",
              "An order by gradients that is ahead by more than the audit's margin, on other or on more texts."),
             Rule("NOISY",
-             "Erasing all words there flips {leverage_flips:%} of the decisions; the most attended words matter more "
-             "than random ones ({trust}), but less than those that gradients point at.",
+             "Erasing all words there flips {leverage_flips:%} of the decisions; erasing the most attended first does "
+             "it sooner than a random order (by {trust}; below zero is sooner), but later than gradients' order.",
              "TRUST asks that attention's order stays within {margin} of the best order by gradients; the difference "
              "is {trust_null}."),
             Rule("NOT BETTER THAN RANDOM",
@@ -234,7 +234,7 @@ OVERALL = (
             "no better than chance" + _SHOW),
     Overall("NOT AN EXPLANATION", {"method": ("BEHIND THE BEST",), "drives": ("NOISY", *UNMEASURED)},
             "Attention of {place} is not a faithful explanation of this model on {n}: it tells more than chance, but "
-            "less than {instead} does" + _SHOW),
+            "other methods tell more" + _SHOW),
     Overall("NOT AN EXPLANATION", {"unique": ("NOT UNIQUE",), "method": ("BEHIND THE BEST", "NOT SETTLED")},
             "Attention of {place} is not a faithful explanation of this model on {n}: other weights would give the "
             "same output" + _SHOW),

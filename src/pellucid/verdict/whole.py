@@ -13,16 +13,17 @@ from tqdm.auto import tqdm
 from pellucid.audits.audit import AUDITS, Audit
 from pellucid.audits.identifiability.audit import width_of
 from pellucid.audits.layers import place
-from pellucid.bench import compare
+from pellucid.bench import Comparison, compare
 from pellucid.encoder.model import Access, Model
 from pellucid.errors import InputError, MissingExtra, Unanswerable
 from pellucid.finding import Findings
+from pellucid.metrics import gold_of
 from pellucid.run.auditing import audit, audited, data_hash
 from pellucid.run.origin import provenance
 from pellucid.run.plan import Plan, Progress
 from pellucid.settings import seconds_of
 from pellucid.types import Batch, Text
-from pellucid.verdict.budget import PARTS, START, Part, Planned, planned, size_of
+from pellucid.verdict.budget import PARTS, START, Part, Planned, Size, pace, planned, size_of
 from pellucid.verdict.cases import cases
 from pellucid.verdict.comparing import compared, operator, panel
 from pellucid.verdict.judging import answers, overall
@@ -68,17 +69,27 @@ def audit_all(
     model.check_unchanged()
     start, seconds = time.perf_counter() if begun is None else begun, seconds_of(budget)
     rows = audited(model, x, max_tokens, labels)
+    _check_labels(model, rows.whole)
     names = panel(model, None if methods is None else tuple(methods))
-    work = _Work(model, rows, seed, names, seconds, start, Kept.of(out, resume, say))
-    parts = planned(work.parts(), size_of(model, rows.whole.lengths, len(names)), len(rows.whole), seconds)
+    size, whole = size_of(model, rows.whole.lengths, len(names)), rows.whole
+    slow = 1.0 if seconds is None else pace(model, whole, size)
+    work = _Work(model, rows, seed, names, seconds, start, size, slow, Kept.of(out, resume, say))
+    parts = planned(work.parts(), size, len(whole), None if seconds is None else seconds / slow)
     with _bar(progress, parts) as tick:
         for i, part in enumerate(parts):
             work.do(part, parts[i + 1 :], tick)
     return work.verdict(budget)
 
 
+SLOWER = "this machine, or what else runs on it, is slower than planned for"
+
+
 class _Late(Exception):
-    """The clock has run out in the middle of a part."""
+    """The clock has run out in the middle of a part, of which `share` was done."""
+
+    def __init__(self, share: float) -> None:
+        super().__init__(share)
+        self.share = share
 
 
 @dataclass
@@ -91,6 +102,8 @@ class _Work:
     names: Sequence[str]
     budget: float | None
     start: float
+    size: Size
+    slow: float
     kept: Kept
     findings: dict[str, Findings] = field(default_factory=dict)
     shown: tuple[Case, ...] = ()
@@ -125,78 +138,100 @@ class _Work:
 
     def do(self, p: Planned, later: Sequence[Planned], tick: Callable[[str, float], None]) -> None:
         """One part, with as many texts as the plan and the clock allow; what it raises about these texts is told."""
-        name, of = p.part.name, len(self.rows.whole)
+        name, of, begun = p.part.name, len(self.rows.whole), time.perf_counter()
         texts, why = self._allowed(p, later)
-        if texts:
-            begun = time.perf_counter()
+        for again in (True, False):
+            if not texts:
+                break
             try:
-                self._run(name, self.chosen(texts), self._until(p, later, tick))
-            except _Late:
-                texts, why = 0, "Time ran out before it was done; give more time (--budget), or fewer or shorter texts."
+                texts = self._run(name, self.chosen(texts), self._until(p, later, tick))
+                break
+            except _Late as late:
+                texts, why = self._fewer(p, texts, late.share if again else 0.0, begun), SLOWER
             except (Unanswerable, MissingExtra) as e:
                 texts, why = 0, str(e)
-            self.seconds[name] = time.perf_counter() - begun
-            self.expected += p.seconds
+        self.seconds[name] = time.perf_counter() - begun
+        self.expected += p.seconds
         if not texts:
+            why = "Too few texts would have been done in time; give more time (--budget)." if why == SLOWER else why
             self.why[name] = why
-        elif not why and texts < of:
-            why = (
-                "as many as the time budget allows" if name != "texts" and texts < p.part.most else "a sample is enough"
-            )
+        elif texts >= of:
+            why = ""
+        elif not why:
+            why = "as many as the time budget allows" if texts < p.part.most else "more would tell little"
         self.sample.append(Sampled(name, texts, of, why))
         tick(name, 1.0)
 
     def _allowed(self, p: Planned, later: Sequence[Planned]) -> tuple[int, str]:
-        """The planned texts; fewer where the machine has shown itself too slow for what is still to come."""
+        """The planned texts; fewer where the machine is too slow for them and the least of what is still to come."""
         if self.budget is None or not p.texts:
             return p.texts, p.why
-        left = self.budget * (1 - START / 2) - (time.perf_counter() - self.start)
-        slower = max(1.0, sum(self.seconds.values()) / self.expected) if self.expected else 1.0
-        need = slower * sum(x.seconds for x in (p, *later))
-        if need <= left:
-            return p.texts, ""
-        texts = int(p.texts * max(0.0, left) / need)
-        late = f"this machine was slower than planned for, so that {p.texts} texts would not have been done in time"
-        if texts < min(p.texts, p.part.least):
-            return 0, f"Left out: {late}; give more time (--budget)."
-        return texts, late
+        least = min(p.texts, p.part.least)
+        room = self._left() - self._slower() * sum(x.part.cost(min(x.texts, x.part.least), self.size) for x in later)
+        if self._slower() * p.seconds <= room:
+            return p.texts, SLOWER if self.slow > 1 and p.texts < p.part.most else ""
+        texts = int((room / self._slower() - p.part.fixed(self.size)) / p.part.each(self.size))
+        if texts < least and self._slower() * p.part.cost(least, self.size) <= self._left():
+            texts = least  # what comes first matters most: later parts may be left out for it
+        return (texts if texts >= least else 0), SLOWER
+
+    def _slower(self) -> float:
+        """How many times slower than counted the parts have been so far; at least what the first passes showed."""
+        return max(self.slow, sum(self.seconds.values()) / self.expected if self.expected else 1.0)
+
+    def _fewer(self, p: Planned, texts: int, share: float, begun: float) -> int:
+        """How many texts to try again with, after `share` of the work took all the time there was; 0: none."""
+        left = self._left()
+        each = (time.perf_counter() - begun) / max(share * texts, 1e-9)
+        fewer, least = int(share * texts / 2), min(p.texts, p.part.least)
+        return max(fewer, least) if share and max(fewer, least) * each < left / 2 else 0
+
+    def _left(self) -> float:
+        """Seconds until the parts must be done."""
+        assert self.budget is not None
+        return self.budget * (1 - START / 2) - (time.perf_counter() - self.start)
+
+    def _share(self, p: Planned, later: Sequence[Planned]) -> float:
+        """Seconds that are this part's, of those that are left: by the plan, or what it seems to need."""
+        planned = self._left() * p.seconds / max(sum(x.seconds for x in (p, *later)), 1e-9)
+        return max(planned, self._slower() * p.seconds)
 
     def _until(
         self, p: Planned, later: Sequence[Planned], tick: Callable[[str, float], None]
     ) -> Callable[[int, int], None]:
-        """A tick that raises when the time of this part, and what the later parts can spare, is over."""
-        spare = 0.5 * sum(x.seconds for x in later)
+        """A tick that raises when a part has had twice its share of the time that was left."""
+        end = None if self.budget is None else time.perf_counter() + min(self._left(), 2 * self._share(p, later) + 2)
 
         def told(done: int, total: int) -> None:
             tick(p.part.name, done / max(total, 1))
-            if self.budget is not None and done < total:
-                over = time.perf_counter() - self.start + min(spare, 0.3 * self.budget)
-                if over > self.budget * (1 - START / 2):
-                    raise _Late
+            if end is not None and done < total and time.perf_counter() > end:
+                raise _Late(done / max(total, 1))
 
         return told
 
-    def _run(self, name: str, texts: list[int], told: Callable[[int, int], None]) -> None:
+    def _run(self, name: str, texts: list[int], told: Callable[[int, int], None]) -> int:
+        """One part on these texts; how many of them it looked at."""
         batch = self.rows.whole.rows(texts)
         if name == "texts":
-            self.shown = cases(
-                self.model, self.rows.whole, self.chosen(200), len(texts), self._methods(), self.findings
-            )
-            return
+            among = self.chosen(200)
+            self.shown = cases(self.model, self.rows.whole, among, len(texts), self._methods(), self.findings)
+            return len(texts)
         if name == "comparison":
-            at_hand = self.kept.comparison(batch, texts, self.seed)
-            how = {"seed": self.seed, "progress": told, **at_hand}
-            made = compare(self.model, batch, self.names, ["aopc"], operator(self.model), **how)
-            found, self.instead = compared(made)
+            found, self.instead = compared(self._comparison(batch, texts, told))
         else:
             one: Audit = AUDITS.get(name).with_fields(seed=self.seed, **SETTINGS.get(name, {}))
             known = self.kept.findings(one, self.model, batch)
             if known is not None:
                 self.findings[name] = known
-                return
+                return len(texts)
             found = audit(self.model, batch, one, progress=told)
         self.findings[name] = placed(found, texts)
         self.kept.keep(self.findings[name])
+        return len(texts)
+
+    def _comparison(self, batch: Batch, texts: list[int], told: Callable[[int, int], None]) -> Comparison:
+        how = {"seed": self.seed, "progress": told, **self.kept.comparison(batch, texts, self.seed)}
+        return compare(self.model, batch, self.names, ["aopc"], operator(self.model), **how)
 
     def _methods(self) -> list[str]:
         """Those of the comparison, what is to be shown first."""
@@ -263,6 +298,15 @@ class _Work:
             kept = self.rows.whole.lengths[next(iter(self.rows.truncated))]
             said.append(f"{len(self.rows.truncated)} of {len(self.rows.whole)} texts were cut to {kept} tokens.")
         return tuple(said)
+
+
+def _check_labels(model: Model, whole: Batch) -> None:
+    """InputError, before any time is spent, for a label that is no class of the model."""
+    for i in range(len(whole) if whole.labels is not None and model.problem != "regression" else 0):
+        try:
+            gold_of(model, whole.rows([i]))
+        except InputError as e:
+            raise InputError(f"Text {i + 1} has the label {whole.labels[i]!r}. {e}") from e  # type: ignore[index]
 
 
 def placed(found: Findings, texts: Sequence[int]) -> Findings:
