@@ -25,6 +25,7 @@ from pellucid.finding import Finding, Findings, Picture
 from pellucid.render.charts import curves
 from pellucid.render.marks import DARK, LEVELS, LIGHT, colour_of
 from pellucid.report import html_page, picture, show
+from pellucid.report.figures import inline
 from pellucid.report.fitting import LIMIT
 from pellucid.types import Token
 from pellucid.verdict.verdict import Answer, Case, Sampled, Verdict
@@ -353,6 +354,18 @@ def test_figures_do_not_share_ids_or_styles() -> None:
     assert "metadata" not in made
     for svg in re.findall(r"<figure>(<svg.*?</svg>)<figcaption>", made, re.DOTALL):
         ET.fromstring(svg)
+
+
+def test_a_picture_from_a_file_brings_only_what_draws() -> None:
+    made = inline(
+        b'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 9 9" onload="a()"><script>a()</script><g onclick="a()">'
+        b'<path d="M 0 0 L 1.234 5" id="x"/><use href="https://example.org/#x"/><use href="#x"/><foreignObject/></g>'
+        b"<style>*{color:red}</style><text>a &lt;b&gt;</text></svg>",
+        "f", 'a "label"',
+    )  # fmt: skip
+    assert not re.search("script|on(load|click)|example|foreign|<style", made)
+    assert '<path d="M0 0L1.2 5" id="f0"/><use/><use href="#f0"/><text>a &lt;b&gt;</text>' in made
+    ET.fromstring(made)
 
 
 def test_two_models_stand_side_by_side() -> None:

@@ -10,9 +10,10 @@ from pellucid.report.terms import CAPTIONS, FIGURES
 from pellucid.verdict.verdict import Verdict
 
 MOST = 8
-_KEPT = set(
-    "circle clipPath defs ellipse g image line linearGradient path pattern polygon polyline rect stop svg text tspan use".split()
-)
+_KEPT = {
+    "circle", "clipPath", "defs", "ellipse", "g", "image", "line", "linearGradient", "path", "pattern", "polygon",
+    "polyline", "rect", "stop", "svg", "text", "tspan", "use",
+}  # fmt: skip
 """Elements that draw; a picture may come from a file, so that nothing else goes into the page."""
 _FONT = "'DejaVu Sans',Verdana,system-ui,sans-serif"
 
