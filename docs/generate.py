@@ -43,13 +43,17 @@ def pages(play: Player) -> dict[Path, str]:
 
 
 def nav(config: str) -> str:
-    """mkdocs.yml with the lists of methods and audits brought up to date."""
-    names: Mapping[str, list[str]] = {"methods": pellucid.METHODS.names(), "audits": pellucid.AUDITS.names()}
+    """mkdocs.yml with the lists of methods, audits and decision records brought up to date."""
+    entries: Mapping[str, list[str]] = {
+        "methods": [f"{n}: methods/{n}.md" for n in pellucid.METHODS.names()],
+        "audits": [f"{n}: audits/{n}.md" for n in pellucid.AUDITS.names()],
+        "decisions": [f"decisions/{p.name}" for p in sorted((DOCS / "decisions").glob("*.md"))],
+    }
 
     def lines(found: re.Match[str]) -> str:
         space = re.match(" *", found["before"])
-        indent, kind = space[0] if space else "", found["kind"]
-        return found["before"] + "".join(f"{indent}- {n}: {kind}/{n}.md\n" for n in names[kind]) + found["after"]
+        indent = space[0] if space else ""
+        return found["before"] + "".join(f"{indent}- {e}\n" for e in entries[found["kind"]]) + found["after"]
 
     return NAV.sub(lines, config)
 

@@ -21,7 +21,8 @@ FENCE = re.compile(r"^```pycon\n(.*?)^```$", re.M | re.S)
 
 FAST: dict[str, str] = {
     "erasure": "draws=5, permutations=20, adversaries=0, greedy=False",
-    "information": 'leave_one_out=5, families=("linear",), folds=3',
+    "information": 'leave_one_out=5, families=("linear",), folds=2',
+    "token_identity": 'folds=3, distances=("cosine",)',
     "mixing": "texts=10, probes=4",
 }
 """Settings with which an audit's example takes a second."""
@@ -141,8 +142,6 @@ def _asked(statement: str) -> Iterator[str]:
     first, *rest = statement.split("\n")
     yield f">>> {first}"
     yield from (f"... {line}" for line in rest)
-    if rest:
-        yield "..."
 
 
 def questions(page: str) -> str:
