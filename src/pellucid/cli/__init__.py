@@ -26,6 +26,8 @@ _QUIET = {
     "HF_HUB_VERBOSITY": "error",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
 }
+_CALM = {"OMP_WAIT_POLICY": "PASSIVE"}
+"""Threads that wait give their core away: on a busy machine, those that spin cost ten times the work (docs/LOG.md)."""
 _UsageError: type[Any] = typer.BadParameter.__mro__[2]  # click's ClickException, which newer typers carry themselves
 
 app = typer.Typer(
@@ -44,7 +46,7 @@ def main() -> None:
 def status(arguments: Sequence[str]) -> int:
     """Run one command; its exit status. Refusals, errors and interruptions become one line on standard error."""
     args, trace = _without_traceback_flag(arguments)
-    for name, value in _QUIET.items():
+    for name, value in (_QUIET | _CALM).items():
         os.environ.setdefault(name, value)
     if not sys.warnoptions:
         warnings.simplefilter("ignore")  # our own code never warns; a person can do nothing about other packages'

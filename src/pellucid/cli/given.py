@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from pellucid.encoder.model import Model
     from pellucid.inputs import Columns, Item, Say
 
+SMALL = 5_000_000
+"""Parameters of a model below which more than one thread only costs; its numbers then hang on no count of cores."""
 NO_MODEL = "No --model was given, so this is the bundled demo model, a judge of film reviews."
 
 
@@ -75,7 +77,10 @@ def opened(name: str | None, device: str | None) -> "Model":
         count = here.get(asked.type, 0)
         if (asked.index or 0) >= count:
             raise InputError(f"--device {device} was asked for, but torch sees {count} of {asked.type!r} here.")
-    return load(source, device=device)
+    model = load(source, device=device)
+    if model.device.type == "cpu" and sum(p.numel() for p in model.hf.parameters()) < SMALL:
+        torch.set_num_threads(1)
+    return model
 
 
 def located(message: str, part: "Sequence[Item]") -> str:
