@@ -117,7 +117,7 @@ def of_audit(audit: Audit) -> list[str]:
 
 
 LABELLED = ("calibration", "reliability", "mistakes", "errors")
-GOLD = 'labels = ["negative" if i in (1, 3, 5, 7, 13, 15, 17, 18) else "positive" for i in range(20)]'
+GOLD = 'labels = (pellucid.DEMO / "labels.txt").read_text().splitlines()'
 
 
 def played(statements: Sequence[str], space: dict[str, object] | None = None) -> Session:

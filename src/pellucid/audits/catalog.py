@@ -1,6 +1,7 @@
 """Audits for people: what can be told of one without a model, and its settings read from text."""
 
 from collections.abc import Sequence
+from textwrap import fill
 from typing import Any
 
 from pellucid.audits.audit import AUDITS, Audit
@@ -30,5 +31,5 @@ def about(audit: Audit) -> dict[str, Any]:
 def explained_at_length(audit: Audit) -> str:
     """An audit's documentation, then what it needs, its source and its settings."""
     facts = [f"Needs {audit.needs.name} access.", f"Source: {audit.source}."]
-    facts += [f"When not to trust it: {audit.caution}"] if audit.caution else []
+    facts += [fill(f"When not to trust it: {audit.caution}", 112, break_on_hyphens=False)] if audit.caution else []
     return at_length(audit, audit.name, WORDING, facts)

@@ -149,9 +149,8 @@ class Rollout(Method):
     needs: ClassVar[Access] = Access.ENCODER
     unit: ClassVar[str] = "attention weight"
     caution: ClassVar[str] = (
-        "It assumes that every block is a fixed part residual, that heads can be averaged and that values, feed- "
-        "forwards and the head change nothing. None of this is measured on your model, and no class comes into "
-        "it."
+        "It assumes that every block is a fixed part residual, that heads can be averaged and that values, "
+        "feed-forwards and the head change nothing. None of this is measured on your model, and no class comes into it."
     )
 
     def __post_init__(self) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, fields
+from textwrap import fill
 from typing import Any
 
 from pellucid.methods.method import METHODS, Guarantees, Method
@@ -35,5 +36,5 @@ def explained_at_length(method: Method) -> str:
     entry = about(method)
     holds = ", ".join(f.name for f in fields(Guarantees) if entry[f.name]) or "nothing"
     facts = [f"Needs {entry['needs']} access.", f"Holds with these parameters on any model: {holds}."]
-    facts += [f"When not to trust it: {method.caution}"] if method.caution else []
+    facts += [fill(f"When not to trust it: {method.caution}", 112, break_on_hyphens=False)] if method.caution else []
     return at_length(method, method.name, WORDING, facts)
