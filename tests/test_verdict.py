@@ -122,8 +122,8 @@ def test_the_same_call_gives_the_same_bytes(
     for name in ("a", "b"):
         found = audit_all(demo, SOME, None, GOLD, methods=("decompx", "attention"))
         paths = found.save(tmp_path / name, ["pellucid", "audit"])
-    assert [p.name for p in paths][-3:] == ["findings.parquet", "report.html", "verdict.json"]
-    for path in paths[-3:]:
+    assert [p.name for p in paths][-4:] == ["findings.parquet", "report.html", "verdict.svg", "verdict.json"]
+    for path in paths[-4:]:
         assert (tmp_path / "a" / path.name).read_bytes() == path.read_bytes()
     assert "seconds" not in (tmp_path / "a" / "verdict.json").read_text()
 

@@ -138,6 +138,7 @@ class Ask:
             "parts": {k: round(v, 3) for k, v in made.spent["parts"].items()},
             "sample": [vars(s) for s in made.sample],
             "forwards": made.spent["forwards"],
+            "forwards_counted_in": made.spent["forwards_counted_in"],
         }
         record = run_record(model, items, time.perf_counter() - self.start, self.seed, spent)
         write_whole(folder / "run.json", record.encode())

@@ -65,6 +65,7 @@ def compared(made: Comparison) -> tuple[Findings, str]:
     tables = {"values": [dict(row) for row in made.rows]}
     tables["values"] = [{k: v for k, v in row.items() if k != "seconds"} for row in tables["values"]]
     out = Findings(found, "comparison", tables, {"methods": Picture(_drawn, found)})
+    out.origin = {"forwards": made.spent["forwards"]}
     out.params = {"seed": made.seed, "methods": list(made.about), "operator": made.asked[0].operator}
     return out, min(near, key=lambda m: order.get(m, len(order)))
 

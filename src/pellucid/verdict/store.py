@@ -1,4 +1,4 @@
-"""A verdict's files: verdict.json, findings.parquet, report.html, and the files of each part, kept as they are made."""
+"""A verdict's files: verdict.json and .svg, findings.parquet, report.html; those of each part, kept as they are made."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -21,12 +21,13 @@ COMPARISON = "comparison"  # the folder of the short comparison's own rows
 
 def save(verdict: Verdict, folder: Path, call: Sequence[str] | None = None) -> list[Path]:
     """What `Verdict.save` promises."""
-    from pellucid.report import html_page
+    from pellucid.report import html_page, picture
 
     paths = [path for found in verdict.findings.values() for path in write_findings(found, folder)]
     files = {
         "findings.parquet": parquet(tidy(verdict)),
         "report.html": html_page([verdict], call).encode(),
+        "verdict.svg": picture(verdict).encode(),
         "verdict.json": (dumps(verdict.to_dict()) + "\n").encode(),
     }
     for name, data in files.items():

@@ -277,9 +277,9 @@ class _Work:
         )  # fmt: skip
 
     def _spent(self) -> dict[str, Any]:
-        known = [f.origin["forwards"] for f in self.findings.values() if "forwards" in f.origin]
-        seconds = time.perf_counter() - self.start
-        return {"parts": self.seconds, "seconds": seconds, "forwards": round(sum(known)) if known else None}
+        counted = {name: f.origin["forwards"] for name, f in self.findings.items() if "forwards" in f.origin}
+        spent = {"forwards": round(sum(counted.values())), "forwards_counted_in": list(counted)}
+        return {"parts": self.seconds, "seconds": time.perf_counter() - self.start, **spent}
 
     def _best(self) -> str:
         """The method with the best mean, attention left out."""
