@@ -1,4 +1,4 @@
-"""A verdict's files: verdict.json and .svg, findings.parquet, report.html; those of each part, kept as they are made."""
+"""A verdict's files: its own, and those of each part, which are kept as they are made."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence

@@ -149,8 +149,8 @@ class Verdict:
         return page
 
     def save(self, folder: str | Path, call: Sequence[str] | None = None) -> list[Path]:
-        """Write verdict.json, verdict.svg (a picture of it), findings.parquet, report.html, and every audit's JSON, tables
-        and pictures; their paths.
+        """Write report.html, verdict.json, verdict.svg (a picture of it), findings.parquet, and the JSON, tables and
+        pictures of every audit; their paths.
 
         Each file appears whole or not at all; verdict.json is the last.
         """
