@@ -91,7 +91,7 @@ def answers() -> tuple[Answer, ...]:
         others()["comparison"].named("attention_behind"),
     )
     return (
-        Answer("unique", "May the weights be unique?", "NOT UNIQUE", ("UNIQUE", "PARTLY UNIQUE", "NOT UNIQUE"),
+        Answer("unique", "May the weights be unique?", "NOT UNIQUE", ("UNIQUE", "NEARLY UNIQUE", "NOT UNIQUE"),
                "The largest weight could lie elsewhere.", (unique,), tuple(audited()["identifiability"][:3]),
                "Shorter texts."),
         Answer("drives", "Does attention drive the decision?", "NOISY", ("TRUST", "NOISY", "NO LEVERAGE"),

@@ -16,7 +16,7 @@ from pellucid.errors import InputError
 from pellucid.finding import Findings
 from pellucid.verdict import Verdict, audit_all, whole
 from pellucid.verdict.budget import PARTS
-from pellucid.verdict.rules import NOT_MEASURED, QUESTIONS, TOO_FEW
+from pellucid.verdict.rules import NO_ACCESS, NOT_MEASURED, QUESTIONS, TOO_FEW
 
 pytestmark = pytest.mark.skipif(not (pellucid.DEMO / "config.json").exists(), reason="the demo model is not there")
 TEXTS = [
@@ -165,15 +165,37 @@ def test_what_is_done_is_taken_over(
     told: list[str] = []
     found = audit_all(demo, SOME, None, **ask, resume=True, say=told.append)
     assert calls.count("erasure") == 1
-    assert told == [f"Took erasure over from {tmp_path / 'erasure.json'}."]
+    assert told[0] == f"Took erasure over from {tmp_path / 'erasure.json'}."
+    assert told[1].startswith("Took the rows of the comparison over")
+    assert len(told) == 2
     fresh = audit_all(demo, SOME, None, GOLD, methods=("decompx", "attention"))
     assert found.to_dict() == fresh.to_dict()
     assert found.to_html() == fresh.to_html(), "the pictures and tables of what was taken over are there"
     told.clear()
     audit_all(demo, SOME[:11], None, methods=("decompx", "attention"), out=tmp_path, resume=True, say=told.append)
     assert any("made with other texts, so erasure is measured again" in line for line in told)
+    (tmp_path / "comparison" / "results.parquet").write_bytes(b"x")
+    (tmp_path / "erasure_texts.parquet").unlink()
+    told.clear()
+    audit_all(demo, SOME[:11], None, methods=("decompx", "attention"), out=tmp_path, resume=True, say=told.append)
+    assert any("So the comparison is made again" in line for line in told), "a broken file stops nothing"
+    assert any("Tables of erasure are missing" in line for line in told)
     with pytest.raises(InputError, match="give out=FOLDER"):
         audit_all(demo, SOME, resume=True)
+
+
+def test_files_of_an_earlier_call_do_not_stay(
+    demo: pellucid.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A calibration beside a verdict that was given no labels would be read as its own."""
+    only(monkeypatch, "calibration", "words")
+    audit_all(demo, SOME, None, GOLD).save(tmp_path)
+    (tmp_path / "mine.txt").write_text("not ours")
+    assert (tmp_path / "calibration_predictions.parquet").exists()
+    audit_all(demo, SOME, None).save(tmp_path)
+    assert not list(tmp_path.glob("calibration*"))
+    assert (tmp_path / "words.json").exists()
+    assert (tmp_path / "mine.txt").exists()
 
 
 # What cannot be measured is told
@@ -182,7 +204,8 @@ def test_what_is_done_is_taken_over(
 def test_too_few_texts(fast: None, demo: pellucid.Model) -> None:
     found = audit_all(demo, TEXTS[:3], None, methods=("decompx", "attention"))
     assert found.grade == "UNDECIDED"
-    assert found.sentence.endswith("which are too few.")
+    assert found.sentence.endswith(": at least 10 texts are needed.")
+    assert found.instead == ""
     assert {found.grades[q] for q in ("unique", "drives", "method")} == {TOO_FEW}
     assert found.answer("drives").change == "At least 10 texts."
     one = audit_all(demo, TEXTS[0], None, methods=("decompx", "attention"))
@@ -231,8 +254,15 @@ def other_models() -> dict[str, pellucid.Model]:
     made = {
         "bert": tiny.build("bert", torch.float32, **size),
         "regression": tiny.build("bert", torch.float32, **size | {"num_labels": 1}),
+        "mean": tiny.build("modernbert_mean", torch.float32, **size),
+        "one_logit": tiny.build(
+            "bert", torch.float32, **size | {"num_labels": 1, "problem_type": "multi_label_classification"}
+        ),
     }
-    return {name: pellucid.load(hf, tokenizer) for name, hf in made.items()}
+    opened = {name: pellucid.load(hf, tokenizer) for name, hf in made.items()}
+    bare = AutoTokenizer.from_pretrained(str(pellucid.DEMO))
+    bare.mask_token = None
+    return opened | {"no_mask": pellucid.load(made["bert"], bare)}
 
 
 def test_models_that_show_less(fast: None, other_models: dict[str, pellucid.Model]) -> None:
@@ -240,7 +270,9 @@ def test_models_that_show_less(fast: None, other_models: dict[str, pellucid.Mode
     bert = other_models["bert"]
     less = pellucid.Model(**{**vars(bert), "net": None, "access": Access.GRADIENTS, "lost": "It is unknown."})
     found = audit_all(less, SOME, None)
-    assert {found.grades[q] for q in ("unique", "drives", "points", "stands")} == {NOT_MEASURED}
+    assert {found.grades[q] for q in ("unique", "drives", "points", "stands")} == {NO_ACCESS}
+    assert found.sentence.startswith("This model does not show its attention")
+    assert found.about["place"] == "not visible"
     assert "needs READOUT access" in found.answer("drives").reading
     assert "gives GRADIENTS. It is unknown." in found.answer("drives").reading
     assert "comparison" in found.findings
@@ -248,10 +280,36 @@ def test_models_that_show_less(fast: None, other_models: dict[str, pellucid.Mode
 
 
 def test_a_regression(fast: None, other_models: dict[str, pellucid.Model]) -> None:
-    found = audit_all(other_models["regression"], SOME, None)
+    found = audit_all(other_models["regression"], SOME, None, [float(i) for i in range(12)])
     assert found.grades["method"] == NOT_MEASURED
     assert "regression" in found.answer("drives").reading
     assert found.grades["unique"] != NOT_MEASURED
+    assert all(c.gold is None for c in found.cases)
+    assert found.to_html()
+
+
+def test_a_head_of_one_logit(fast: None, other_models: dict[str, pellucid.Model]) -> None:
+    """Its one label is the prediction, whatever the truth: nothing is called wrong or right by names."""
+    found = audit_all(other_models["one_logit"], SOME, None, [0, 1] * 6, methods=("decompx", "attention"))
+    assert found.grades["drives"] not in (NOT_MEASURED, TOO_FEW)
+    assert all(c.gold is None for c in found.cases)
+    assert found.to_html()
+
+
+def test_without_a_mask_token(fast: None, other_models: dict[str, pellucid.Model]) -> None:
+    """Tokens are deleted, and methods that need the token are stood in for."""
+    found = audit_all(other_models["no_mask"], SOME, None)
+    names = {f.where for f in found.findings["comparison"] if f.name == "aopc"}
+    assert "leave_one_out_delete" in names
+    assert not names & {"leave_one_out", "deeplift_mask"}
+    assert "AOPC (delete)" in found.findings["comparison"][0].limits[0]
+
+
+def test_pairs_mean_pooling_and_duplicates(fast: None, other_models: dict[str, pellucid.Model]) -> None:
+    pairs = [(a, b) for a, b in zip(SOME, SOME[::-1], strict=True)] + [(SOME[0], SOME[-1])]
+    found = audit_all(other_models["mean"], pairs, None, methods=("decompx", "attention"))
+    assert "mean" in found.about["place"]
+    assert any("13 texts were given, of which 12 are unlike" in limit for limit in found.limits)
     assert found.to_html()
 
 
@@ -261,6 +319,8 @@ def test_a_regression(fast: None, other_models: dict[str, pellucid.Model]) -> No
         ({"budget": "soon"}, "is a time such as"),
         ({"labels": ["positive"]}, "labels"),
         ({"labels": ["good"] * 12}, "Text 1 has the label 'good'"),
+        ({"labels": [None, *GOLD[1:]]}, "Text 1 has the label None"),
+        ({"budget": -1}, "seen -1"),
         ({"methods": ["attention"]}, "at least one beside attention"),
         ({"max_tokens": 0}, "max_tokens must be"),
         ({"methods": ["decomp"]}, "Did you mean 'decompx'"),

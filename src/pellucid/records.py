@@ -148,6 +148,7 @@ def write_findings(found: Findings, folder: Path) -> list[Path]:
     files |= {f"{found.audit}_{name}.parquet": parquet(rows) for name, rows in found.tables.items()}
     files |= {f"{found.audit}_{name}.svg": found.svg(name) for name in found.pictures}
     files[f"{found.audit}.json"] = (dumps(found.to_dict()) + "\n").encode()
+    (folder / f"{found.audit}.json").unlink(missing_ok=True)
     for name, data in files.items():
         write_whole(folder / name, data)
     return [folder / name for name in files]
@@ -166,8 +167,8 @@ def _beside(folder: Path, record: Mapping[str, Any], audit: str) -> tuple[dict[s
 
 
 def read_findings(path: str | Path) -> Findings:
-    """Read what `write_findings` wrote: the JSON, and the tables, pictures and files that it names and that are still
-    beside it. InputError if it is something else."""
+    """Read what `write_findings` wrote: the JSON, and the tables and pictures that it names and that are still there.
+    InputError if it is something else."""
     path = Path(path)
     try:
         record = json.loads(path.read_text(encoding="utf-8"))

@@ -158,6 +158,8 @@ def seconds_of(budget: str | float | None) -> float | None:
     """A time such as "90s", "5m", "1.5h", or a number of seconds; None stays None."""
     if budget is None:
         return None
+    if isinstance(budget, int | float) and not isinstance(budget, bool) and 0 < budget < math.inf:
+        return float(budget)
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([smh]?)\s*", str(budget))
     if match is None or float(match[1]) <= 0:
         raise InputError(f"The budget (--budget) is a time such as 90s, 5m or 1h; seen {budget!r}.")

@@ -39,7 +39,9 @@ def command(call: Sequence[str] | None, v: Verdict) -> str:
     if call is not None:
         return shlex.join(call)
     about = v.about
-    extra = "".join(f", {key}={about[key]!r}" for key in ("budget", "seed") if about.get(key) is not None)
+    told = ("budget", "max_tokens", "methods", "seed")
+    extra = "".join(f", {key}={about[key]!r}" for key in told if about.get(key) is not None)
+    extra += ", labels=labels" * bool(about.get("gold"))
     model = str(about.get("model", "..."))
     return f"import pellucid\nverdict = pellucid.audit_all(pellucid.load({model!r}), texts{extra})"
 

@@ -22,13 +22,15 @@ SLOW = 30e9
 
 @dataclass(frozen=True)
 class Size:
-    """What costs depend on: layers, heads, width of the model; mean tokens of a text; seconds of one forward pass."""
+    """What costs depend on: layers, heads, width of the model; mean tokens of a text; methods that are compared; and
+    how many times slower than the reference machine this one is."""
 
     layers: int
     heads: int
     width: int
     tokens: float
     methods: int
+    slow: float = 1.0
 
     @property
     def forward(self) -> float:
@@ -61,7 +63,11 @@ class Part:
 
     def cost(self, texts: int, size: Size) -> float:
         """Counted seconds."""
-        return self.fixed(size) + texts * self.each(size)
+        return size.slow * (self.fixed(size) + texts * self.each(size))
+
+    def room(self, seconds: float, size: Size) -> int:
+        """How many texts `seconds` are enough for."""
+        return max(0, int((seconds / size.slow - self.fixed(size)) / self.each(size)))
 
 
 PARTS = (
@@ -115,8 +121,8 @@ def pace(model: Model, batch: Batch, size: Size) -> float:
 def planned(parts: Sequence[Part], size: Size, texts: int, budget: float | None) -> list[Planned]:
     """How many of `texts` each part looks at within `budget` seconds (None: all).
 
-    Each part gets its share of what is left; what it does not need goes to the others. A part that could not look at
-    its least number of texts is left out, the dearest first.
+    Each part gets its share of what is left; what it does not need goes to the others. Where not all parts could look
+    at their least number of texts, the last ones are left out.
     """
     if budget is None:
         return [Planned(p, texts if p.name != "texts" else min(texts, p.most), 0.0) for p in parts]
@@ -125,11 +131,11 @@ def planned(parts: Sequence[Part], size: Size, texts: int, budget: float | None)
     usable = budget * (1 - START)
     able, out = list(parts), dict[str, str]()
     while able and sum(p.cost(least[p.name], size) for p in able) > usable:
-        dear = max(able, key=lambda p: p.cost(least[p.name], size) / p.share)
-        able.remove(dear)
-        need = dear.cost(least[dear.name], size)
-        out[dear.name] = (
-            f"{least[dear.name]} texts would take about {need:.0f} s, for which a budget of {budget:.0f} s has no room."
+        last = able.pop()
+        need = last.cost(least[last.name], size)
+        out[last.name] = (
+            f"{least[last.name]} texts would take about {need:.0f} s, for which a budget of {budget:.0f} s has no room "
+            "beside what comes first."
         )
     chosen = _shared(able, size, usable, want, least)
     return [
@@ -150,8 +156,7 @@ def _shared(
         fixed = {p.name: want[p.name] for p in open_ if p.cost(want[p.name], size) <= share[p.name]}
         fixed = fixed or {p.name: least[p.name] for p in open_ if p.cost(least[p.name], size) >= share[p.name]}
         if not fixed:
-            room = {p.name: (share[p.name] - p.fixed(size)) / p.each(size) for p in open_}
-            return chosen | {p.name: min(want[p.name], int(room[p.name])) for p in open_}
+            return chosen | {p.name: min(want[p.name], p.room(share[p.name], size)) for p in open_}
         chosen |= fixed
         left -= sum(p.cost(fixed[p.name], size) for p in open_ if p.name in fixed)
         open_ = [p for p in open_ if p.name not in fixed]

@@ -1,6 +1,6 @@
 """Texts that a person can look at: errors first, then a sample; each by several methods, with its attention."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ from pellucid.audits.identifiability.alternatives import alternatives, freest
 from pellucid.encoder.model import Access, Model
 from pellucid.errors import InputError
 from pellucid.finding import Findings
+from pellucid.metrics import gold_of
 from pellucid.run.explaining import explain
 from pellucid.run.plan import batches
 from pellucid.types import Batch
@@ -25,16 +26,20 @@ def cases(
     count: int,
     methods: Sequence[str],
     findings: Mapping[str, Findings],
+    tick: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[Case, ...]:
     """`count` of the texts `among`, in the order given; up to half of them are errors, where labels tell.
 
-    methods: what is shown, the first one first. findings: of "calibration", for the calibrated probabilities.
+    methods: what is shown, the first one first. findings: of "calibration", for the calibrated probabilities. tick:
+      hears (done, total).
     """
     gold = _gold(model, whole)
     chosen = _chosen(model, whole, among, count, gold)
     batch = whole.rows(chosen)
     made: dict[str, list[Attribution]] = {}
-    for name in methods:
+    steps = len(methods) + len(chosen)
+    for k, name in enumerate(methods):
+        tick(k, steps)
         try:
             made[name] = explain(model, batch, name)
         except InputError:  # a method that cannot take these texts is missing here, and told by the comparison
@@ -42,6 +47,7 @@ def cases(
     known = {row["text"]: row for row in _calibrated(findings)}
     out = []
     for j, i in enumerate(chosen):
+        tick(len(methods) + j, steps)
         seen = None
         if model.access >= Access.READOUT:
             one = whole.rows([i])
@@ -57,11 +63,11 @@ def _calibrated(findings: Mapping[str, Findings]) -> Sequence[Mapping[str, Any]]
 
 
 def _gold(model: Model, whole: Batch) -> list[str | None]:
-    """The true label's name of each text; None where it is unknown or not one of the model's."""
-    if whole.labels is None:
+    """The true label's name of each text, where a text has one class out of several; None elsewhere."""
+    if whole.labels is None or model.problem != "single_label" or len(model.labels) < 2:
         return [None] * len(whole)
-    names = model.labels
-    return [x if isinstance(x, str) else names[x] if 0 <= x < len(names) else None for x in whole.labels]
+    numbers = [gold_of(model, whole.rows([i])) for i in range(len(whole))]
+    return [None if x is None else model.labels[x] for x in numbers]
 
 
 def _chosen(model: Model, whole: Batch, among: Sequence[int], count: int, gold: Sequence[str | None]) -> list[int]:

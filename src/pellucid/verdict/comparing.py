@@ -1,5 +1,9 @@
 """The short comparison of methods as findings: is attention as faithful as the best method here?"""
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
 import numpy as np
 
 from pellucid.audits.audit import ENOUGH, TOO_FEW
@@ -7,26 +11,38 @@ from pellucid.bench import Comparison
 from pellucid.encoder.model import Model
 from pellucid.errors import InputError, Unanswerable
 from pellucid.finding import Finding, Findings, Picture, number
-from pellucid.stats import Estimate, over_texts, paired_difference
-from pellucid.verdict.rules import MARGIN
+from pellucid.methods import METHODS
+from pellucid.stats import Estimate, holm, over_texts, paired_difference, paired_p
+from pellucid.verdict.rules import MARGIN, NOT_TOLD, TOLD
 
 PANEL = ("decompx", "deeplift_mask", "integrated_decompx", "gradient_x_input", "leave_one_out", "attention", "rollout")
 """What is compared, as far as the model allows; of those as good as the best, the first is what to show instead."""
+SHORT = ("decompx", "deeplift_mask", "gradient_x_input", "leave_one_out", "attention")
+"""The same where time is too short for PANEL."""
+MASKED = {"deeplift_mask": "gradient_x_input", "leave_one_out": "leave_one_out_delete"}
+"""What stands in for a method whose mask token the tokenizer does not have."""
 ATTENTION, RANDOM = "attention", "random"
+LEVEL = 0.05
 UNIT = "AOPC, in probability"
 _WHAT = "the probability of the decision lost when the highest ranked tokens are erased, averaged over shares erased"
 
 
-def panel(model: Model, methods: tuple[str, ...] | None = None) -> list[str]:
-    """The methods of PANEL that the model's access and tokenizer allow."""
-    from pellucid.methods import METHODS
+def panel(model: Model, methods: Sequence[str] | None = None, usual: Sequence[str] = PANEL) -> list[str]:
+    """The methods that were named, or those of `usual` that the model's access and tokenizer allow.
 
+    Raises: InputError for unknown names, or for attention alone; AccessError for what asks more than the model shows.
+    """
+    if methods is not None:
+        if not set(methods) - {ATTENTION, RANDOM}:
+            raise InputError(
+                f"Attention is compared with other methods; name at least one beside {', '.join(methods)}."
+            )
+        for name in methods:
+            model.require(METHODS.get(name).needs, f"The method {name!r}")
+        return list(methods)
     mask = getattr(model.tokenizer, "mask_token_id", None) is not None
-    names = PANEL if methods is None else methods
-    if not set(names) - {ATTENTION, RANDOM}:
-        raise InputError(f"Attention is compared with other methods; name at least one beside {', '.join(names)}.")
-    able = [name for name in names if model.access >= METHODS.get(name).needs]
-    return [n for n in able if methods is not None or mask or n not in ("deeplift_mask", "leave_one_out")]
+    names = dict.fromkeys(name if mask else MASKED.get(name, name) for name in usual)
+    return [name for name in names if model.access >= METHODS.get(name).needs]
 
 
 def operator(model: Model) -> str:
@@ -34,40 +50,53 @@ def operator(model: Model) -> str:
     return "delete" if getattr(model.tokenizer, "mask_token_id", None) is None else "mask"
 
 
-def compared(made: Comparison) -> tuple[Findings, str]:
-    """Findings, and the method to show: the first of the panel that is at most the margin behind the best."""
-    key = made.asked[0].key
+@dataclass(frozen=True)
+class Compared:
+    """The short comparison as findings; the method with the best mean, attention left out; and the method to show: the
+    first of the panel that is at most the margin behind the best, "" where none is told apart from random."""
+
+    findings: Findings
+    best: str
+    show: str
+
+
+def compared(made: Comparison) -> Compared:
+    """The comparison read for the verdict. Unanswerable where no method gave a number."""
+    key, seed = made.asked[0].key, made.seed
     values = {label: made.values[label, key] for label in made.about}
-    means = {label: over_texts(x[:, None].tolist(), seed=made.seed) for label, x in values.items()}
-    others = [m for m in means if m not in (RANDOM, ATTENTION) and means[m].value is not None]
+    means = {label: over_texts(x[:, None].tolist(), seed=seed) for label, x in values.items()}
+    others = {m: e.value for m, e in means.items() if m not in (RANDOM, ATTENTION) and e.value is not None}
     if not others or means[RANDOM].value is None:
         why = next((why for texts in made.failures.values() for why in texts.values()), "nothing was measured")
         raise Unanswerable(f"No method could be compared on these texts: {why}")
-    best = max(others, key=lambda m: means[m].value or 0.0)
+    best = max(others, key=lambda m: others[m])
     limits = (
         f"AOPC ({made.asked[0].operator}) over {made.measured} texts: {_WHAT}.",
-        "The best method was chosen on these texts, which favours it a little.",
+        "The best method was picked on these texts; Holm's p over all methods allows for that, its interval does not.",
         "Signed methods rank for before against the decision; attention has no sign, which is part of what it lacks.",
         "Erased texts are unlike those the model was trained on; another way of erasing may rank methods otherwise.",
     )
+    told = Told(values, seed, limits)
     found = [_mean(label, means[label], means[RANDOM], limits) for label in made.labels]
-    found += [
-        _apart("best_over_random", f"{best} above random", values[best], values[RANDOM], None, limits, made.seed),
-    ]
+    found.append(told.apart("best_over_random", best, RANDOM, list(others)))
     if ATTENTION in values:
-        a, r = values[ATTENTION], values[RANDOM]
-        found += [
-            _apart("attention_over_random", "attention above random", a, r, None, limits, made.seed),
-            _apart("attention_behind", f"{best} above attention", values[best], a, values[best] - r, limits, made.seed),
-        ]
-    near = [m for m in others if _within(values[best], values[m], made.seed)]
+        found.append(told.apart("attention_over_random", ATTENTION, RANDOM, [ATTENTION]))
+        found.append(told.apart("attention_behind", best, ATTENTION, list(others), values[best] - values[RANDOM]))
+    near = [m for m in others if _within(values[best], values[m], seed)]
     order = {m: i for i, m in enumerate(PANEL)}
-    tables = {"values": [dict(row) for row in made.rows]}
-    tables["values"] = [{k: v for k, v in row.items() if k != "seconds"} for row in tables["values"]]
-    out = Findings(found, "comparison", tables, {"methods": Picture(_drawn, found)})
+    show = min(near, key=lambda m: order.get(m, len(order)))
+    out = Findings(
+        found, "comparison", {"values": [_row(row) for row in made.rows]}, {"methods": Picture(_drawn, found)}
+    )
     out.origin = {"forwards": made.spent["forwards"]}
-    out.params = {"seed": made.seed, "methods": list(made.about), "operator": made.asked[0].operator}
-    return out, min(near, key=lambda m: order.get(m, len(order)))
+    out.params = {"seed": seed, "methods": list(made.about), "operator": made.asked[0].operator}
+    lost = next(f for f in found if f.name == "best_over_random").grade == NOT_TOLD
+    return Compared(out, best, "" if lost else show)
+
+
+def _row(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row without what differs from run to run."""
+    return {k: v for k, v in row.items() if k != "seconds"}
 
 
 def _within(best: np.ndarray, other: np.ndarray, seed: int) -> bool:
@@ -86,24 +115,30 @@ def _mean(label: str, e: Estimate, random: Estimate, limits: tuple[str, ...]) ->
     )  # fmt: skip
 
 
-def _apart(
-    name: str,
-    what: str,
-    a: np.ndarray,
-    b: np.ndarray,
-    control: np.ndarray | None,
-    limits: tuple[str, ...],
-    seed: int,
-) -> Finding:
-    """The paired difference a - b. control: differences that it is held against; None: zero, which chance gives."""
-    e = paired_difference(a.tolist(), b.tolist(), seed)
-    null = Estimate(0.0, None, e.n) if control is None else over_texts(control[:, None].tolist(), seed=seed)
-    said = "not measured" if e.value is None else number(e.value)
-    return Finding(
-        "comparison", name, e.value, e.interval, null.value, e.n, TOO_FEW if e.n < ENOUGH else "MEASURED",
-        f"{what}: {said} on the same texts.", limits, UNIT, "",
-        "no difference" if control is None else "the same method above random", null.interval,
-    )  # fmt: skip
+@dataclass(frozen=True)
+class Told:
+    """Paired differences between methods: AOPC of each over the same texts."""
+
+    values: Mapping[str, np.ndarray]
+    seed: int
+    limits: tuple[str, ...]
+
+    def apart(
+        self, name: str, a: str, b: str, picked_from: Sequence[str], control: np.ndarray | None = None
+    ) -> Finding:
+        """The difference a - b, graded by a's p after Holm over all that it was picked from. control: differences that
+        it is held against; None: zero, which chance gives."""
+        e = paired_difference(self.values[a].tolist(), self.values[b].tolist(), self.seed)
+        raw = [paired_p(self.values[m].tolist(), self.values[b].tolist(), self.seed) for m in picked_from]
+        p = float(holm(raw)[list(picked_from).index(a)])
+        null = Estimate(0.0, None, e.n) if control is None else over_texts(control[:, None].tolist(), seed=self.seed)
+        grade = TOO_FEW if e.n < ENOUGH else TOLD if p <= LEVEL else NOT_TOLD
+        said = "not measured" if e.value is None else number(e.value)
+        return Finding(
+            "comparison", name, e.value, e.interval, null.value, e.n, grade,
+            f"{a} above {b}: {said} on the same texts; Holm's p = {number(p)}.", self.limits, UNIT, "",
+            "no difference" if control is None else "the same method above random", null.interval,
+        )  # fmt: skip
 
 
 def _drawn(found: list[Finding]) -> object:

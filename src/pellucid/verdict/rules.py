@@ -11,10 +11,12 @@ from typing import Literal
 
 from pellucid.finding import Finding
 
-TOO_FEW, NOT_MEASURED = "TOO FEW TEXTS", "NOT MEASURED"
-UNMEASURED = (TOO_FEW, NOT_MEASURED)
+TOO_FEW, NOT_MEASURED, NO_ACCESS = "TOO FEW TEXTS", "NOT MEASURED", "NO ACCESS"
+UNMEASURED = (TOO_FEW, NOT_MEASURED, NO_ACCESS)
 MARGIN = 0.05
 """AOPC, in probability, within which a method is as good as the best."""
+TOLD, NOT_TOLD = "TOLD APART", "NOT TOLD APART"
+"""Grades of a difference between methods: by Holm's p over all methods, for the best was picked on the same texts."""
 WIDE, OFTEN = 0.05, 0.25
 """From these on, attention is not unique in a way that matters: the width, in attention weight, of the interval in
 which a row's largest weight could lie (median of the rows), and the share of rows in which another token could lead."""
@@ -46,18 +48,15 @@ class Clause:
 class Rule:
     """A grade, given where one of `any_of` groups of clauses holds entirely; what it says, and what would change it.
 
-    bounds: what the interval of the first deciding finding would have to leave behind for another grade; None is its
-    control. below, above: on which side of a bound it would have to lie. {needed} in `change` is then how many texts
-    that would take.
+    bounds: where the interval of the first deciding finding would have to lie for a grade on one of its sides: below or
+    above a number, or, for None, its control. {needed} in `change` is then how many texts that would take.
     """
 
     grade: str
     reading: str
     change: str
     any_of: tuple[tuple[Clause, ...], ...] = ((),)
-    bounds: tuple[float | None, ...] = ()
-    below: bool = True
-    above: bool = True
+    bounds: tuple[tuple[float | None, Literal["below", "above"]], ...] = ()
 
     def fits(self, found: Mapping[str, Finding]) -> bool:
         """Whether a group of clauses holds."""
@@ -67,8 +66,7 @@ class Rule:
 @dataclass(frozen=True)
 class Question:
     """What is asked of which audit. deciding, beside: names of findings, "name (where)" for a part of the data, where
-    {layer} is the layer whose output the attention reads. order: the grades, the best first. unable: why it may have no
-    answer, for a person."""
+    {layer} is the layer whose output the attention reads. order: the grades, the best first."""
 
     key: str
     asked: str
@@ -90,25 +88,25 @@ QUESTIONS = (
         "unique", "May the weights be unique?", "identifiability",
         ("unique_given_head_output", "interval_width", "top_token_can_change"),
         ("witness_distance", "logits_moved", "raw_effective_correlation", "unique_given_layer_output"),
-        ("UNIQUE", "PARTLY UNIQUE", "NOT UNIQUE"),
+        ("UNIQUE", "NEARLY UNIQUE", "NOT UNIQUE"),
         (
             Rule("UNIQUE",
                  "Given each head's output, {unique_given_head_output:%} of the attention rows looked at are the only "
                  "ones possible.",
-                 "Longer texts: from {wide} tokens on, the same output leaves room for other weights.",
+                 "Longer texts: from {wide} {units} on, the same output leaves room for other weights.",
                  ((Clause("unique_given_head_output", least=0.99),),)),
             Rule("NOT UNIQUE",
                  "With the same output the largest weight of a row could lie anywhere in an interval "
                  "{interval_width} wide (median), and in {top_token_can_change:%} of the rows another token could be "
                  "the largest.",
-                 "Texts of fewer than {wide} tokens, or a model whose heads are wider than its texts are long.",
+                 "Texts of fewer than {wide} {units}, or a model whose heads are wider than its texts are long.",
                  ((Clause("interval_width", least=WIDE),), (Clause("top_token_can_change", least=OFTEN),))),
-            Rule("PARTLY UNIQUE",
+            Rule("NEARLY UNIQUE",
                  "{unique_given_head_output:%} of the attention rows looked at are the only ones possible given the "
-                 "head's output; in the others weights can move, but the largest one seldom does "
-                 "({interval_width} in the median row).",
-                 "Longer texts: from {wide} tokens on, the same output leaves room for other weights.",
-                 ((Clause("unique_given_head_output", most=0.99),),)),
+                 "head's output, and weights can hardly move: the largest could lie anywhere in an interval "
+                 "{interval_width} wide (median); in {top_token_can_change:%} of the rows another token could lead.",
+                 "Longer texts: from {wide} {units} on, the same output leaves room for other weights.",
+                 ((Clause("interval_width", most=WIDE), Clause("top_token_can_change", most=OFTEN)),)),
         ),
     ),
     Question(
@@ -122,14 +120,14 @@ QUESTIONS = (
              "is nearly as good as the best order by gradients.",
              "An order by gradients that is ahead by more than the audit's margin, on other or on more texts."),
             Rule("NOISY",
-             "Erasing all words there flips {leverage_flips:%} of the decisions; erasing the most attended first does "
-             "it sooner than a random order (by {trust}; below zero is sooner), but later than gradients' order.",
+             "Erasing all words there flips {leverage_flips:%} of the decisions. To erase the most attended first does "
+             "more than a random order ({trust}; {trust_unit}), but less than the best order by gradients.",
              "TRUST asks that attention's order stays within {margin} of the best order by gradients; the difference "
              "is {trust_null}."),
             Rule("NOT BETTER THAN RANDOM",
-             "Erasing all words there flips {leverage_flips:%} of the decisions, but erasing the most attended first "
-             "does no better than a random order ({trust}).",
-             "An interval below zero; {needed}", bounds=(0.0,), above=False),
+             "Erasing all words there flips {leverage_flips:%} of the decisions, but that erasing the most attended "
+             "first does more than a random order is not shown ({trust}; {trust_unit}).",
+             "An interval below zero; {needed}", bounds=((0.0, "below"),)),
             Rule("NO LEVERAGE",
              "Erasing all words there flips {leverage_flips:%} of the decisions and moves the output by {leverage} "
              "nats: whatever the weights are, the decision hardly hangs on them.",
@@ -148,7 +146,7 @@ QUESTIONS = (
             Rule("NO DIFFERENCE",
              "The states that attention favours tell {lift} nats more of the output than the average state: no more "
              "than a random order does ({lift_null}).", "An interval apart from that of the random order; {needed}",
-             bounds=(None,)),
+             bounds=((None, "below"), (None, "above"))),
             Rule("GOES ELSEWHERE",
              "The states that attention favours tell less of the output than the average state of the text "
              "({lift} nats; random order: {lift_null}).", MORE_TEXTS),
@@ -168,7 +166,8 @@ QUESTIONS = (
              MORE_TEXTS),
             Rule("MIXED",
              "In {not_own_main:%} of the positions that this attention reads, another token than its own weighs most.",
-             "An interval up to .1 (its own leads) or from .5 on (its own is lost); {needed}", bounds=(0.1, 0.5)),
+             "An interval up to .1 (its own leads) or from .5 on (its own is lost); {needed}",
+             bounds=((0.1, "below"), (0.5, "above"))),
             Rule("OWN TOKEN LOST",
              "In {not_own_main:%} of the positions that this attention reads, another token than its own weighs most: "
              "a weight on a position is no weight on its word.",
@@ -181,23 +180,29 @@ QUESTIONS = (
         ("AMONG THE BEST", "NOT SETTLED", "BEHIND THE BEST", "LIKE RANDOM", "NOTHING BEATS RANDOM"),
         (
             Rule("NOTHING BEATS RANDOM",
-                 "Not even {best} finds tokens whose erasure lowers the probability more than random ones do "
-                 "({best_over_random}).", "More texts, or another way of erasing (pellucid bench --operators delete).",
-                 ((Clause("best_over_random", most=0.0, end="low"),),)),
-            Rule("LIKE RANDOM",
-                 "Attention finds the tokens that matter no better than a random order (AOPC {attention_over_random} "
-                 "above it); {best} is {best_over_random} above.", "An interval above zero; {needed}",
-                 ((Clause("attention_over_random", most=0.0, end="low"),),), (0.0,), below=False),
+                 "That any method finds tokens whose erasure lowers the probability more than random ones do is not "
+                 "shown; the largest lead is {best}'s ({best_over_random}).",
+                 "More texts, or another way of erasing (pellucid bench --operators delete).",
+                 ((Clause("best_over_random", most=0.0, end="low"),),
+                  (Clause("best_over_random", grades=(NOT_TOLD,)),))),
             Rule("AMONG THE BEST",
-                 "By AOPC {best} is at most .05 ahead of attention ({attention_behind}).",
+                 "By AOPC {best} is at most {near} ahead of attention ({attention_behind}).",
                  "A method that is ahead by more, on other texts.",
-                 ((Clause("attention_behind", most=MARGIN, end="high"),),)),
+                 ((Clause("attention_behind", most=MARGIN, end="high"),
+                   Clause("attention_over_random", least=0.0, end="low")),)),
+            Rule("LIKE RANDOM",
+                 "Attention finds the tokens that matter hardly better than a random order does (AOPC "
+                 "{attention_over_random} above it); {best} is {best_over_random} above.",
+                 "An interval that reaches further than .05 above random.",
+                 ((Clause("attention_over_random", most=MARGIN, end="high"),),)),
             Rule("BEHIND THE BEST",
                  "{best} finds the tokens that matter better than attention does: erased, they lower the probability "
-                 "by {attention_behind} more (AOPC).", "Attention within .05 of the best method.",
-                 ((Clause("attention_behind", least=0.0, end="low"),),)),
-            Rule("NOT SETTLED", "{best} is ahead of attention by {attention_behind} (AOPC), which these texts do not "
-                 "settle.", "A narrower interval; {needed}", ((Clause("attention_behind"),),), (0.0, MARGIN)),
+                 "by {attention_behind} more (AOPC).", "An interval that ends within .05 of the best method.",
+                 ((Clause("attention_behind", least=MARGIN), Clause("attention_behind", grades=(TOLD,)),
+                   Clause("attention_behind", least=0.0, end="low")),)),
+            Rule("NOT SETTLED", "{best} is ahead of attention by {attention_behind} (AOPC), and attention of a random "
+                 "order by {attention_over_random}, which settles nothing.", "Narrower intervals; {needed}",
+                 ((Clause("attention_behind"),),), ((MARGIN, "below"), (0.0, "above"))),
         ),
     ),
 )  # fmt: skip
@@ -220,37 +225,39 @@ class Overall:
 ORDER = ("MAY BE SHOWN", "WITH CARE", "NOT AN EXPLANATION")
 """Grades of the verdict, the best first."""
 UNDECIDED = "UNDECIDED"
-_SHOW = "; show {instead} instead."
+_TOLD_NOTHING = (*UNMEASURED, "NOTHING BEATS RANDOM")
 OVERALL = (
-    Overall(UNDECIDED, {"drives": UNMEASURED, "method": UNMEASURED},
+    Overall(UNDECIDED, {"drives": (NO_ACCESS,)},
+            "This model does not show its attention, so that nothing can be told of it{of_methods}."),
+    Overall(UNDECIDED, {"drives": UNMEASURED, "method": _TOLD_NOTHING},
             "Whether attention of {place} explains this model cannot be told from {n}{why}."),
     Overall("NOT AN EXPLANATION", {"drives": ("NO LEVERAGE",)},
-            "Attention of {place} is no explanation of this model on {n}: its decisions hardly hang on it" + _SHOW),
+            "Attention of {place} is no explanation of this model on {n}: its decisions hardly hang on it{show}."),
     Overall("NOT AN EXPLANATION", {"drives": ("NOT BETTER THAN RANDOM",)},
-            "Attention of {place} is not a faithful explanation of this model on {n}: its largest weights matter no "
-            "more than random ones" + _SHOW),
+            "Attention of {place} is not shown to explain this model on {n}: that its largest weights matter more than "
+            "random ones cannot be told from chance{show}."),
     Overall("NOT AN EXPLANATION", {"method": ("LIKE RANDOM",)},
             "Attention of {place} is not a faithful explanation of this model on {n}: it finds the tokens that matter "
-            "no better than chance" + _SHOW),
+            "hardly better than chance{show}."),
     Overall("NOT AN EXPLANATION", {"method": ("BEHIND THE BEST",), "drives": ("NOISY", *UNMEASURED)},
-            "Attention of {place} is not a faithful explanation of this model on {n}: it tells more than chance, but "
-            "other methods tell more" + _SHOW),
+            "Attention of {place} is not a faithful explanation of this model on {n}: it tells something, but other "
+            "methods tell more{show}."),
     Overall("NOT AN EXPLANATION", {"unique": ("NOT UNIQUE",), "method": ("BEHIND THE BEST", "NOT SETTLED")},
             "Attention of {place} is not a faithful explanation of this model on {n}: other weights would give the "
-            "same output" + _SHOW),
+            "same output{show}."),
     Overall("MAY BE SHOWN",
-            {"drives": ("TRUST",), "unique": ("UNIQUE", "PARTLY UNIQUE"), "method": ("AMONG THE BEST",),
+            {"drives": ("TRUST",), "unique": ("UNIQUE", "NEARLY UNIQUE"), "method": ("AMONG THE BEST",),
              "stands": ("OWN TOKEN LEADS", "MIXED", *UNMEASURED)},
             "Attention of {place} may be shown as an explanation of this model on texts like these {n_texts}: it "
             "drives the decision, and no method looked at is clearly more faithful."),
     Overall("WITH CARE", {"unique": ("NOT UNIQUE",)},
             "Attention of {place} may be shown with care on texts like these {n_texts}: other weights would give the "
-            "same output; {instead} is safer."),
+            "same output{safer}."),
     Overall("WITH CARE", {"stands": ("OWN TOKEN LOST",)},
             "Attention of {place} may be shown with care on texts like these {n_texts}: its positions no longer stand "
-            "for their words; {instead} is safer."),
+            "for their words{safer}."),
     Overall("WITH CARE", {},
             "Attention of {place} may be shown with care on texts like these {n_texts}: it tells something of the "
-            "decision, which is not shown to be all; {instead} is safer."),
+            "decision, which is not shown to be all{safer}."),
 )  # fmt: skip
 """The first that fits is the verdict."""

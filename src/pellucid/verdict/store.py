@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pellucid._version import __version__
-from pellucid.audits.audit import Audit
+from pellucid.audits.audit import AUDITS, Audit
 from pellucid.encoder.model import Model
 from pellucid.errors import InputError
 from pellucid.finding import Findings
@@ -23,6 +23,7 @@ def save(verdict: Verdict, folder: Path, call: Sequence[str] | None = None) -> l
     """What `Verdict.save` promises."""
     from pellucid.report import html_page, picture
 
+    _clear(folder, [name for name in (*AUDITS.names(), COMPARISON) if name not in verdict.findings])
     paths = [path for found in verdict.findings.values() for path in write_findings(found, folder)]
     files = {
         "findings.parquet": parquet(tidy(verdict)),
@@ -33,6 +34,19 @@ def save(verdict: Verdict, folder: Path, call: Sequence[str] | None = None) -> l
     for name, data in files.items():
         write_whole(folder / name, data)
     return [*paths, *(folder / name for name in files)]
+
+
+def _clear(folder: Path, names: Sequence[str]) -> None:
+    """Remove what an earlier call left of parts that this verdict does not hold: files that their JSON names."""
+    for name in names:
+        record = folder / f"{name}.json"
+        try:
+            told = json.loads(record.read_text(encoding="utf-8"))
+            beside = [f"{name}_{t}.parquet" for t in told["tables"]] + [f"{name}_{p}.svg" for p in told["pictures"]]
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+        for path in (record, *(folder / one for one in beside)):
+            path.unlink(missing_ok=True)
 
 
 def tidy(verdict: Verdict) -> list[dict[str, Any]]:
@@ -89,19 +103,28 @@ class Kept:
         if other:
             self.say(f"{path} was made with other {other}, so {asked.name} is measured again.")
             return None
+        if sorted(saved.tables) != sorted(json.loads(path.read_text(encoding="utf-8"))["tables"]):
+            self.say(f"Tables of {asked.name} are missing in {self.folder}, so it is measured again.")
+            return None
         self.say(f"Took {asked.name} over from {path}.")
         return saved
 
-    def comparison(self, batch: Batch, texts: Sequence[int], seed: int) -> dict[str, Any]:
-        """How `compare` keeps its rows: in a folder of its own, taken over if it is of the same texts."""
+    def comparison(
+        self, model: Model, batch: Batch, texts: Sequence[int], names: Sequence[str], seed: int
+    ) -> tuple[Path | None, bool]:
+        """The folder where `compare` keeps its rows, and whether it holds those of the same call, to be taken over."""
         if self.folder is None:
-            return {}
+            return None, False
         own = self.folder / COMPARISON
-        mark = own / "texts.json"
-        told = json.dumps({"data": data_hash(batch), "texts": list(texts), "seed": seed, "pellucid": __version__})
-        same = self.resume and mark.is_file() and mark.read_text() == told and (own / "results.parquet").is_file()
-        write_whole(mark, told.encode())
-        return {"out": own, "resume": same}
+        mark, rows = own / "asked.json", own / "results.parquet"
+        asked = {"data": data_hash(batch), "texts": list(texts), "seed": seed, "pellucid": __version__}
+        told = json.dumps(asked | {"weights": model.fingerprint.sha256, "methods": list(names)}).encode()
+        if self.resume and mark.is_file() and rows.is_file() and mark.read_bytes() == told:
+            self.say(f"Took the rows of the comparison over from {rows}.")
+            return own, True
+        rows.unlink(missing_ok=True)  # before the mark, so that no mark stands beside another call's rows
+        write_whole(mark, told)
+        return own, False
 
 
 def differs(saved: Findings, asked: Audit, model: Model, data: str) -> str:

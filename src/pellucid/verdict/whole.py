@@ -3,19 +3,20 @@
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from tqdm.auto import tqdm
 
-from pellucid.audits.audit import AUDITS, Audit
+from pellucid.audits.audit import AUDITS, ENOUGH, Audit
 from pellucid.audits.identifiability.audit import width_of
 from pellucid.audits.layers import place
 from pellucid.bench import Comparison, compare
+from pellucid.encoder.forward import read_rows
 from pellucid.encoder.model import Access, Model
-from pellucid.errors import InputError, MissingExtra, Unanswerable
+from pellucid.errors import InputError, MissingExtra
 from pellucid.finding import Findings
 from pellucid.metrics import gold_of
 from pellucid.run.auditing import audit, audited, data_hash
@@ -25,9 +26,9 @@ from pellucid.settings import seconds_of
 from pellucid.types import Batch, Text
 from pellucid.verdict.budget import PARTS, START, Part, Planned, Size, pace, planned, size_of
 from pellucid.verdict.cases import cases
-from pellucid.verdict.comparing import compared, operator, panel
+from pellucid.verdict.comparing import ATTENTION, SHORT, Compared, compared, operator, panel
 from pellucid.verdict.judging import answers, overall
-from pellucid.verdict.rules import TOO_FEW
+from pellucid.verdict.rules import MARGIN, QUESTIONS, TOO_FEW
 from pellucid.verdict.store import Kept
 from pellucid.verdict.verdict import Case, Sampled, Verdict
 
@@ -71,10 +72,13 @@ def audit_all(
     rows = audited(model, x, max_tokens, labels)
     _check_labels(model, rows.whole)
     names = panel(model, None if methods is None else tuple(methods))
-    size, whole = size_of(model, rows.whole.lengths, len(names)), rows.whole
-    slow = 1.0 if seconds is None else pace(model, whole, size)
-    work = _Work(model, rows, seed, names, seconds, start, size, slow, Kept.of(out, resume, say))
-    parts = planned(work.parts(), size, len(whole), None if seconds is None else seconds / slow)
+    kept = Kept.of(out, resume, say)
+    work = _Work(model, rows, max_tokens, seed, names, seconds, start, _size(model, rows, names, seconds), kept)
+    parts = work.planned()
+    if methods is None and seconds is not None and any(p.part.name == "comparison" and not p.texts for p in parts):
+        work = _Work(model, rows, max_tokens, seed, panel(model, None, SHORT), seconds, start, work.size, kept)
+        work.size = replace(work.size, methods=len(work.names))
+        parts = work.planned()
     with _bar(progress, parts) as tick:
         for i, part in enumerate(parts):
             work.do(part, parts[i + 1 :], tick)
@@ -98,20 +102,24 @@ class _Work:
 
     model: Model
     rows: Plan
+    max_tokens: int | None
     seed: int
     names: Sequence[str]
     budget: float | None
     start: float
     size: Size
-    slow: float
     kept: Kept
     findings: dict[str, Findings] = field(default_factory=dict)
     shown: tuple[Case, ...] = ()
-    instead: str = ""
+    compared: Compared | None = None
     sample: list[Sampled] = field(default_factory=list)
     why: dict[str, str] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
-    expected: float = 0.0
+    expected: dict[str, float] = field(default_factory=dict)
+
+    def planned(self) -> list[Planned]:
+        """How many texts each part looks at."""
+        return planned(self.parts(), self.size, len(self.rows.whole), self.budget)
 
     def parts(self) -> list[Part]:
         """What can be asked of this model; the reasons for the rest."""
@@ -126,6 +134,8 @@ class _Work:
                 self.why[part.name] = "The true labels are not known; give them (--label-column) to learn this."
             elif part.name == "comparison" and self.model.problem == "regression":
                 self.why[part.name] = "A regression has no probability of a decision that erasing could lower."
+            elif part.name == "comparison" and not set(self.names) - {ATTENTION}:
+                self.why[part.name] = "There is no method that this model allows to compare."
             else:
                 able.append(part)
         self.sample += [Sampled(n, 0, len(self.rows.whole), w) for n, w in self.why.items()]
@@ -144,14 +154,16 @@ class _Work:
             if not texts:
                 break
             try:
-                texts = self._run(name, self.chosen(texts), self._until(p, later, tick))
+                if self._run(name, self.chosen(texts), self._until(p, later, tick)):
+                    self.seconds[name] = time.perf_counter() - begun
+                    self.expected[name] = p.part.cost(texts, self.size)
                 break
             except _Late as late:
                 texts, why = self._fewer(p, texts, late.share if again else 0.0, begun), SLOWER
-            except (Unanswerable, MissingExtra) as e:
+                self.expected[name] = p.part.cost(texts, self.size) + 0.5 * p.seconds
+            except (InputError, MissingExtra) as e:
                 texts, why = 0, str(e)
-        self.seconds[name] = time.perf_counter() - begun
-        self.expected += p.seconds
+        self.seconds.setdefault(name, time.perf_counter() - begun)
         if not texts:
             why = "Too few texts would have been done in time; give more time (--budget)." if why == SLOWER else why
             self.why[name] = why
@@ -167,17 +179,23 @@ class _Work:
         if self.budget is None or not p.texts:
             return p.texts, p.why
         least = min(p.texts, p.part.least)
-        room = self._left() - self._slower() * sum(x.part.cost(min(x.texts, x.part.least), self.size) for x in later)
+        room = self._left() - self._slower() * self._least(later)
         if self._slower() * p.seconds <= room:
-            return p.texts, SLOWER if self.slow > 1 and p.texts < p.part.most else ""
-        texts = int((room / self._slower() - p.part.fixed(self.size)) / p.part.each(self.size))
+            return p.texts, SLOWER if self.size.slow > 1 and p.texts < p.part.most else ""
+        texts = p.part.room(room / self._slower(), self.size)
         if texts < least and self._slower() * p.part.cost(least, self.size) <= self._left():
             texts = least  # what comes first matters most: later parts may be left out for it
         return (texts if texts >= least else 0), SLOWER
 
+    def _least(self, parts: Sequence[Planned]) -> float:
+        """Seconds of the least that parts are worth."""
+        return sum(x.part.cost(min(x.texts, x.part.least), self.size) for x in parts if x.texts)
+
     def _slower(self) -> float:
-        """How many times slower than counted the parts have been so far; at least what the first passes showed."""
-        return max(self.slow, sum(self.seconds.values()) / self.expected if self.expected else 1.0)
+        """How many times slower than counted the parts have been so far; 1 at least."""
+        known = [name for name in self.expected if name in self.seconds]
+        counted = sum(self.expected[name] for name in known)
+        return max(1.0, sum(self.seconds[name] for name in known) / counted) if counted else 1.0
 
     def _fewer(self, p: Planned, texts: int, share: float, begun: float) -> int:
         """How many texts to try again with, after `share` of the work took all the time there was; 0: none."""
@@ -199,8 +217,12 @@ class _Work:
     def _until(
         self, p: Planned, later: Sequence[Planned], tick: Callable[[str, float], None]
     ) -> Callable[[int, int], None]:
-        """A tick that raises when a part has had twice its share of the time that was left."""
-        end = None if self.budget is None else time.perf_counter() + min(self._left(), 2 * self._share(p, later) + 2)
+        """A tick that raises when a part has had twice its share of the time that was left, or when the next two parts
+        would no longer have time for their least."""
+        end = None
+        if self.budget is not None:
+            spare = min(0.6 * self._left(), self._least(later[:2]))
+            end = time.perf_counter() + min(self._left() - spare, 2 * self._share(p, later) + 2)
 
         def told(done: int, total: int) -> None:
             tick(p.part.name, done / max(total, 1))
@@ -209,83 +231,89 @@ class _Work:
 
         return told
 
-    def _run(self, name: str, texts: list[int], told: Callable[[int, int], None]) -> int:
-        """One part on these texts; how many of them it looked at."""
+    def _run(self, name: str, texts: list[int], told: Callable[[int, int], None]) -> bool:
+        """One part on these texts; whether it was measured now, and not taken over."""
         batch = self.rows.whole.rows(texts)
         if name == "texts":
-            among = self.chosen(200)
-            self.shown = cases(self.model, self.rows.whole, among, len(texts), self._methods(), self.findings)
-            return len(texts)
+            among, methods = self.chosen(200), self._methods()
+            self.shown = cases(self.model, self.rows.whole, among, len(texts), methods, self.findings, told)
+            return True
         if name == "comparison":
-            found, self.instead = compared(self._comparison(batch, texts, told))
+            self.compared = compared(self._comparison(batch, texts, told))
+            found = self.compared.findings
         else:
             one: Audit = AUDITS.get(name).with_fields(seed=self.seed, **SETTINGS.get(name, {}))
             known = self.kept.findings(one, self.model, batch)
             if known is not None:
                 self.findings[name] = known
-                return len(texts)
+                return False
             found = audit(self.model, batch, one, progress=told)
         self.findings[name] = placed(found, texts)
         self.kept.keep(self.findings[name])
-        return len(texts)
+        return True
 
     def _comparison(self, batch: Batch, texts: list[int], told: Callable[[int, int], None]) -> Comparison:
-        how = {"seed": self.seed, "progress": told, **self.kept.comparison(batch, texts, self.seed)}
-        return compare(self.model, batch, self.names, ["aopc"], operator(self.model), **how)
+        folder, same = self.kept.comparison(self.model, batch, texts, self.names, self.seed)
+
+        def made(resume: bool) -> Comparison:
+            return compare(
+                self.model, batch, self.names, ["aopc"], operator(self.model), seed=self.seed, progress=told,
+                out=folder, resume=resume,
+            )  # fmt: skip
+
+        try:
+            return made(same)
+        except InputError as e:
+            if not same:
+                raise
+            self.kept.say(f"{e} So the comparison is made again.")
+            return made(False)
 
     def _methods(self) -> list[str]:
         """Those of the comparison, what is to be shown first."""
-        first = [self.instead] if self.instead else []
+        first = [self.compared.show] if self.compared is not None and self.compared.show else []
         return [*first, *(n for n in self.names if n not in first)]
 
     def verdict(self, budget: str | float | None) -> Verdict:
         """All of it, judged."""
         whole, n = self.rows.whole, len(self.rows.whole)
+        where, rows = place_of(self.model, whole)
         layers = 0 if self.model.net is None else len(self.model.net.layers)
-        where = f"layer {layers}" if layers else "the pooling layer"
         if layers == 1:
             self.why["mixing"] = "The one layer's attention reads the input itself, so each position is its own word."
-        texts = f"these {n} texts" if n > 1 else "this one text"
+        show = "" if self.compared is None else self.compared.show
+        best = self.names[0] if self.compared is None else self.compared.best
+        readable = self.model.access >= Access.READOUT
         words: dict[str, Any] = {
-            "place": where,
-            "n": texts,
-            "n_texts": n,
-            "instead": self.instead or self.names[0],
-            "best": self._best(),
-            "wide": width_of(self.model) + 2 if self.model.access >= Access.READOUT else "",
-            "layer": place(layers - 2),
-            "margin": 0.05,
-            "why": "",
-        }
-        found = answers(self.findings, self.why, words)
-        words["why"] = _undecided(found)
-        grade, sentence = overall(found, words)
+            "place": where, "n": f"these {n} texts" if n > 1 else "this one text", "n_texts": n, "best": best,
+            "show": f"; show {show} instead" if show else "", "safer": f"; {show} is safer" if show else "",
+            "of_methods": f"; of the methods compared {show} is the most faithful" if show else "",
+            "wide": width_of(self.model) + 2 if readable else "", "layer": place(layers - 2), "near": MARGIN,
+            "units": "tokens" if layers else "states", "margin": self._margin(),
+        }  # fmt: skip
+        hidden = [] if readable else [q.audit for q in QUESTIONS if q.audit != "comparison"]
+        found = answers(self.findings, self.why, words, hidden)
+        few = f": at least {ENOUGH} texts are needed" if any(a.grade == TOO_FEW for a in found) else ""
+        grade, sentence = overall(found, words | {"why": few})
         about = {
-            **provenance(self.model),
-            "place": f"{where} of {layers}, from the row that the classifier reads" if layers else where,
-            "labels": list(self.model.labels),
-            "texts": n,
-            "tokens": sum(whole.lengths),
-            "data": data_hash(whole),
-            "seed": self.seed,
-            "budget": seconds_of(budget),
-            "show": words["instead"],
-        }
+            **provenance(self.model), "place": rows, "labels": list(self.model.labels), "texts": n,
+            "tokens": sum(whole.lengths), "data": data_hash(whole), "gold": whole.labels is not None,
+            "max_tokens": self.max_tokens, "methods": list(self.names), "seed": self.seed, "budget": seconds_of(budget),
+        }  # fmt: skip
         return Verdict(
-            grade, sentence, words["instead"], found, self.findings, self.shown, self._limits(texts),
-            tuple(self.sample), about, self._spent(),
+            grade, sentence, show if grade in ("WITH CARE", "NOT AN EXPLANATION") else "", found, self.findings,
+            self.shown, self._limits(words["n"]), tuple(self.sample), about, self._spent(),
         )  # fmt: skip
+
+    def _margin(self) -> float:
+        """Of the audit of erasure, which its sentence names."""
+        found = self.findings.get("erasure")
+        return float(found.params["margin"]) if found is not None else 0.0
 
     def _spent(self) -> dict[str, Any]:
         counted = {name: f.origin["forwards"] for name, f in self.findings.items() if "forwards" in f.origin}
         spent = {"forwards": round(sum(counted.values())), "forwards_counted_in": list(counted)}
         return {"parts": self.seconds, "seconds": time.perf_counter() - self.start, **spent}
-
-    def _best(self) -> str:
-        """The method with the best mean, attention left out."""
-        mine = [f for f in self.findings.get("comparison", ()) if f.name == "aopc" and f.grade != "CONTROL"]
-        mine = [f for f in mine if f.where != "attention"]
-        return max(mine, key=lambda f: f.value or 0.0).where if mine else self.names[0]
 
     def _limits(self, texts: str) -> tuple[str, ...]:
         said = [
@@ -294,6 +322,11 @@ class _Work:
             "Erased inputs are unlike those the model was trained on; another way of erasing may come out otherwise.",
             "A faithful explanation tells what the model computed, not whether it is right.",
         ]
+        unlike = len({tuple(t.id for t in row) for row in self.rows.whole.tokens or ()})
+        if unlike < len(self.rows.whole):
+            said.append(
+                f"{len(self.rows.whole)} texts were given, of which {unlike} are unlike: intervals are too narrow."
+            )
         if self.rows.truncated:
             kept = self.rows.whole.lengths[next(iter(self.rows.truncated))]
             said.append(f"{len(self.rows.truncated)} of {len(self.rows.whole)} texts were cut to {kept} tokens.")
@@ -304,9 +337,29 @@ def _check_labels(model: Model, whole: Batch) -> None:
     """InputError, before any time is spent, for a label that is no class of the model."""
     for i in range(len(whole) if whole.labels is not None and model.problem != "regression" else 0):
         try:
+            if whole.labels is not None and whole.labels[i] is None:
+                raise InputError("Leave the text out, or all labels.")
             gold_of(model, whole.rows([i]))
         except InputError as e:
             raise InputError(f"Text {i + 1} has the label {whole.labels[i]!r}. {e}") from e  # type: ignore[index]
+
+
+def place_of(model: Model, whole: Batch) -> tuple[str, str]:
+    """The place that the verdict is about: in a sentence, and with the rows whose attention is read."""
+    if model.access < Access.READOUT:
+        return "its last layer", "not visible"
+    if model.net is None:
+        return "the pooling layer", "the attention that pools the states"
+    layers, mean = len(model.net.layers), read_rows(model.net, whole.keep) is None
+    rows = (
+        "from all rows, over which the classifier takes the mean" if mean else "from the row that the classifier reads"
+    )
+    return f"layer {layers}", f"layer {layers} of {layers}, {rows}"
+
+
+def _size(model: Model, rows: Plan, names: Sequence[str], seconds: float | None) -> Size:
+    size = size_of(model, rows.whole.lengths, len(names))
+    return size if seconds is None else replace(size, slow=pace(model, rows.whole, size))
 
 
 def placed(found: Findings, texts: Sequence[int]) -> Findings:
@@ -316,13 +369,6 @@ def placed(found: Findings, texts: Sequence[int]) -> Findings:
         for name, rows in found.tables.items()
     }
     return found
-
-
-def _undecided(found: Sequence[Any]) -> str:
-    """Why nothing could be told, as the end of a sentence."""
-    if any(a.grade == TOO_FEW for a in found):
-        return ", which are too few"
-    return ", as neither erasure nor a comparison of methods could be made"
 
 
 @contextmanager

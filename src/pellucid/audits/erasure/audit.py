@@ -178,7 +178,7 @@ class Text:
         e, content = self.found, [i for u in self.units for i in u]
         record: Record = {
             "text": self.index, "units": len(self.units), "n": len(self.place.alpha), "probability": e.probability,
-            "prediction": self.model.labels[int(e.prediction[0])] if len(e.prediction) == 1 else "",
+            "prediction": self._predicted(),
             "everything_js": e.everything, "everything_flips": float(e.everything_flips),
             "even_js": float(self.judge.effect(evened(self.place, content)[None])[0]),
             "largest": float(e.alpha.max()), **self._deleted(),
@@ -187,6 +187,11 @@ class Text:
         if isinstance(self.place, LastRow):
             record |= self._replaced(self.place, content, others)
         return record, self._walked() if len(self.units) >= self.audit.minimum else []
+
+    def _predicted(self) -> str:
+        """The predicted label's name; "" where it is no single one of several."""
+        one = len(self.found.prediction) == 1 and len(self.model.labels) > 1
+        return self.model.labels[int(self.found.prediction[0])] if one else ""
 
     def _deleted(self) -> Record:
         """What leverage is held against: all units gone from all layers, or from the text of a READOUT model."""
