@@ -215,7 +215,7 @@ def test_the_page_opens_with_the_verdict_and_keeps_its_order() -> None:
     parts = (
         "NOT AN EXPLANATION", "Attention here is no faithful explanation", "Show instead: decompx", "Three questions",
         "May the weights be unique?", "What would change it: Shorter texts.", "Text by text", "Which method finds",
-        "Words for negative", "Confidence and errors", "Reliability", "Every number, with its control",
+        "Words that push negative", "Confidence and errors", "Reliability", "Every number, with its control",
         "What this does not say", "How to make this again", "pellucid audit --input 'my reviews.csv'",
     )  # fmt: skip
     places = [text.index(part) for part in parts]

@@ -94,8 +94,7 @@ def test_texts_to_look_at(verdict: Verdict) -> None:
         assert case.first.text == SOME[case.index]
         assert case.attention is not None
         assert case.attention.layer == 1
-        assert case.calibrated is not None
-        assert 0 < case.calibrated < 1
+        assert case.calibrated is None, "seven errors are too few to fit a temperature to"
 
 
 def test_tables_count_texts_as_they_were_given(demo: pellucid.Model, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,7 +29,7 @@ from pellucid.verdict.verdict import Answer
 WORDS: dict[str, Any] = {
     "place": "layer 6", "n": "these 40 texts", "n_texts": 40, "show": "; show decompx instead", "best": "decompx",
     "safer": "; decompx is safer", "of_methods": "", "wide": 34, "units": "tokens", "layer": "layer 5", "margin": 0.05,
-    "near": MARGIN, "why": "",
+    "near": MARGIN, "why": "", "shown": "",
 }  # fmt: skip
 TINY = 1e-9
 
@@ -105,11 +105,20 @@ def test_which_method_is_most_faithful(
 def test_grades_of_an_audit_are_taken_over(question: str, name: str, where: str) -> None:
     """Each grade that the audit's own rules give, and no other; those of another layer are not looked at."""
     order = next(q.order for q in QUESTIONS if q.key == question)
-    for grade in order:
+    for grade in (g for g in order if g != "NOT TOLD FROM RANDOM"):
         assert graded(question, finding(name, 0.2, 0.1, 0.3, grade=grade, where=where)).grade == grade
     elsewhere = graded(question, finding(name, 0.2, grade=order[0], where="layer 2"))
     assert elsewhere.grade == NOT_MEASURED
     assert not elsewhere.deciding
+
+
+@pytest.mark.parametrize(
+    ("low", "grade"), [(-MARGIN, "NOT TOLD FROM RANDOM"), (-MARGIN + TINY, "NOT BETTER THAN RANDOM")]
+)
+def test_a_wide_interval_is_no_proof_of_nothing(low: float, grade: str) -> None:
+    """Where a real lead is as possible as none, attention is not called as bad as random."""
+    found = finding("trust", -0.02, low, 0.01, grade="NOT BETTER THAN RANDOM")
+    assert graded("drives", found).grade == grade
 
 
 @pytest.mark.parametrize("q", QUESTIONS, ids=lambda q: q.key)
@@ -177,9 +186,9 @@ def test_sentences_name_only_what_the_question_looks_at(q: Any) -> None:
 @pytest.mark.parametrize(
     ("value", "low", "high", "words"),
     [
-        (-0.02, -0.06, 0.02, "about 160 texts"),  # half as wide as it is far: four times the texts
-        (-0.001, -0.04, 0.04, "more than 20 times"),
-        (0.03, -0.01, 0.07, "would not bring that"),
+        (-0.03, -0.09, 0.03, "about 160 texts"),  # half as wide as it is far: four times the texts
+        (-0.001, -0.06, 0.06, "more than 20 times"),
+        (0.03, -0.06, 0.12, "would not bring that"),
     ],
 )
 def test_how_many_texts_would_settle_it(value: float, low: float, high: float, words: str) -> None:

@@ -214,15 +214,15 @@ class Words(Audit):
         named = [w for w in order[: self.top] if out[w]]
         best = int(order[0])
         listed = ", ".join(
-            f"{found.held[w].word} {found.mean[w, c]:+.2f} (n={found.held[w].n})" for w in named or [best]
+            f'"{found.held[w].word}" {found.mean[w, c]:+.2f} (n={found.held[w].n})' for w in named or [best]
         )
         grade = TOO_FEW if counts["texts"] < ENOUGH else STAND_OUT if named else NONE
         reading = (
-            f"The words that push {side.where} most, in logits, with the texts that hold them: {listed}; a random word "
-            f"of the first one's texts {found.null[best, c]:+.2f}."
+            f"The words that push {side.where} most, in logits, with the texts that hold them: {listed}. A random word "
+            f"of the first one's texts has {found.null[best, c]:+.2f}."
             if named
-            else f"No word pushes {side.where} more than a random word of its texts, beyond chance; the first in order "
-            f"is {listed}, a random word {found.null[best, c]:+.2f}."
+            else f"No word pushes {side.where} more than a random word of its texts, beyond chance; the nearest "
+            f"to it is {listed}, a random word {found.null[best, c]:+.2f}."
         )
         return Finding(
             "words", "top_word", float(found.mean[best, c]), (float(found.low[best, c]), float(found.high[best, c])),

@@ -59,9 +59,13 @@ def _card(a: Answer, level: int) -> str:
         inner = table(a.beside, "Further numbers")
         beside = f"<details><summary>{_further(len(a.beside))}</summary>{inner}</details>"
     return (
-        f'<section class="card"><h{level}>{escaped(a.asked)}</h{level}>{scale(a)}<p>{escaped(a.reading)}</p>'
-        f"{decided}{change}{beside}</section>"
+        f'<section class="card"><h{level}>{escaped(a.asked)}</h{level}>{_meaning(a)}{scale(a)}'
+        f"<p>{escaped(a.reading)}</p>{decided}{change}{beside}</section>"
     )
+
+
+def _meaning(a: Answer) -> str:
+    return f'<p class="dim">{escaped(a.meaning)}</p>' if a.meaning else ""
 
 
 def _further(n: int) -> str:

@@ -10,8 +10,8 @@ WIDTH, HEIGHT, PAD = 150, 22, 5
 Span = tuple[float, float]
 
 BAR_KEY = (
-    "Dot and thick line: what was measured and its 95 % interval over texts. Diamond and thin line: the control, the "
-    "same quantity where there is nothing to find. Upright line: zero."
+    "Dot and thick line: what was measured and its 95 % interval over texts. Diamond and thin line: what it is "
+    "held against, as named in the column of controls. Upright line: zero."
 )
 
 

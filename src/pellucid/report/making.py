@@ -13,7 +13,7 @@ from pellucid.verdict.verdict import Verdict
 NAMES = {
     "parity": "largest relative difference between our logits and those of Hugging Face",
     "weights": "hash of the weights",
-    "data": "hash of the texts",
+    "data": "hash of the token ids and labels",
     "place": "attention looked at",
 }
 

@@ -23,7 +23,8 @@ def words(v: Verdict, level: int) -> str:
         return ""
     out = [f"<h{level}>Words over all texts</h{level}><p>{escaped(AUDITS['words'])}</p>"]
     for label in dict.fromkeys(str(r.get("class")) for r in rows):
-        own = [r for r in rows if str(r.get("class")) == label and r.get("mean") is not None]
+        own = [r for r in rows if str(r.get("class")) == label and _pushes(r)]
+        own.sort(key=lambda r: -_least(r))
         further = [r for r in own[TOP:] if _stands_out(r)][:TOP]
         if own:
             out.append(_word_table(label, [*own[:TOP], *further], len(own)))
@@ -51,9 +52,20 @@ def _word_table(label: str, rows: Sequence[Mapping[str, Any]], of: int) -> str:
             f"<td>{escaped(with_interval(null, None))}</td><td>{escaped(str(r.get('n', '-')))}</td>"
             f"<td>{'-' if q is None else number(q)}{', stands out' if found else ''}</td></tr>"
         )
-    which = f"Words for {label}: {len(rows)} of {of}, those that push most first"
+    which = f"Words that push {label}: {len(rows)} of {of}, by the lower end of their interval"
     columns = ("word", "mean contribution (95 % interval)", "a random word", "texts", "q")
     return boxed(which, columns, "".join(body), "found word")
+
+
+def _pushes(row: Mapping[str, Any]) -> bool:
+    """Whether the word speaks for the class, more than a random word does."""
+    mean, null = _float(row, "mean"), _float(row, "null")
+    return mean is not None and mean > max(0.0, null or 0.0)
+
+
+def _least(row: Mapping[str, Any]) -> float:
+    """The end of the interval that is nearer to zero, by which words are ordered: a few texts are no lead."""
+    return (_ends(row) or (_float(row, "mean") or 0.0, 0.0))[0]
 
 
 def _stands_out(row: Mapping[str, Any]) -> bool:

@@ -125,8 +125,9 @@ def rest(v: Verdict, parts: Parts, k: int, call: Sequence[str] | None, level: in
     every = "".join(parts.numbers[k].values())
     note = f"<p>{escaped(parts.lost[k])}</p>" if parts.lost[k] else ""
     again = (
-        f'<pre tabindex="0">{escaped(making.command(call, v))}</pre><p>The same texts, model, versions and seed give '
-        f"the same page, byte for byte.</p>{making.made(v)}"
+        f'<pre tabindex="0">{escaped(making.command(call, v))}</pre><p>The same texts, model, versions, seed and '
+        "budget give the same page, byte for byte, wherever the plan is kept; where the clock had to cut, the list of "
+        f"what was looked at says so.</p>{making.made(v)}"
     )
     return (
         section(f"over{mark}", "Over all texts", over, level)

@@ -77,7 +77,8 @@ CAPTIONS = {
     ("information", "layers"): "How much of the decision can be read from a single hidden state, layer by layer.",
     ("token_identity", "layers"): "How many hidden states can still be traced to their own token, layer by layer.",
     ("mixing", "layers"): "How much of a hidden state still comes from its own token, layer by layer.",
-    ("calibration", "*"): "Whether the model is as often right as its confidence says.",
+    ("calibration", "reliability"): "Whether the model is as often right as its confidence says.",
+    ("calibration", "errors"): "What differs between errors and correct predictions.",
     ("words", "*"): "The words that push a class most.",
     ("comparison", "*"): "How much of the decision's probability is lost when the first tokens of each method "
     "are erased. More is better; random is the control.",

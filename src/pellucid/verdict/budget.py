@@ -22,8 +22,8 @@ SLOW = 30e9
 
 @dataclass(frozen=True)
 class Size:
-    """What costs depend on: layers, heads, width of the model; mean tokens of a text; methods that are compared; and
-    how many times slower than the reference machine this one is."""
+    """What costs depend on: layers, heads, width of the model; tokens of a text (the root of their mean square);
+    methods that are compared; and how many times slower than the reference machine this one is."""
 
     layers: int
     heads: int
@@ -44,7 +44,8 @@ def size_of(model: Model, lengths: Sequence[int], methods: int) -> Size:
     layers = [] if model.net is None else model.net.layers
     width = layers[0].o.w.shape[0] if layers else 256
     heads = layers[0].heads if layers else 1
-    return Size(max(1, len(layers)), heads, width, float(np.mean(lengths)), methods)
+    tokens = float(np.sqrt(np.mean(np.square(lengths))))  # one long text among short ones costs more than its share
+    return Size(max(1, len(layers)), heads, width, tokens, methods)
 
 
 @dataclass(frozen=True)
@@ -74,11 +75,11 @@ PARTS = (
     Part("erasure", 0.2, 400, Access.READOUT, lambda s: 0.05 + 12 * s.forward + 0.001 * s.tokens),
     Part("comparison", 0.2, 200, Access.OUTPUTS,
          lambda s: 0.02 + (20 * s.methods + 2 * s.tokens) * s.forward * 0.15, lambda s: 2.0),
+    Part("texts", 0.07, 24, Access.OUTPUTS, lambda s: 30 * s.forward + 0.012 * s.tokens, least=8),
     Part("identifiability", 0.2, 200, Access.READOUT,
          lambda s: 8 * s.forward + 0.002 * s.layers * s.heads + 0.016 * s.tokens),
     Part("calibration", 0.08, 5000, Access.OUTPUTS, lambda s: 2 * s.forward, lambda s: 1.0),
     Part("words", 0.1, 2000, Access.READOUT, lambda s: 2 * s.forward, lambda s: 1.0),
-    Part("texts", 0.07, 24, Access.OUTPUTS, lambda s: 30 * s.forward + 0.012 * s.tokens, least=1),
     Part("information", 0.1, 500, Access.READOUT, lambda s: 0.06 + (2 + 0.25 * s.tokens) * s.forward,
          lambda s: 4.0 + 0.5 * s.layers),
     Part("mixing", 0.1, 40, Access.ENCODER,

@@ -1,7 +1,6 @@
 """Texts that a person can look at: errors first, then a sample; each by several methods, with its attention."""
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -9,7 +8,6 @@ from pellucid.attribution import Attribution
 from pellucid.audits.identifiability.alternatives import alternatives, freest
 from pellucid.encoder.model import Access, Model
 from pellucid.errors import InputError
-from pellucid.finding import Findings
 from pellucid.metrics import gold_of
 from pellucid.run.explaining import explain
 from pellucid.run.plan import batches
@@ -25,13 +23,11 @@ def cases(
     among: Sequence[int],
     count: int,
     methods: Sequence[str],
-    findings: Mapping[str, Findings],
     tick: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[Case, ...]:
     """`count` of the texts `among`, in the order given; up to half of them are errors, where labels tell.
 
-    methods: what is shown, the first one first. findings: of "calibration", for the calibrated probabilities. tick:
-      hears (done, total).
+    methods: what is shown, the first one first. tick: hears (done, total).
     """
     gold = _gold(model, whole)
     chosen = _chosen(model, whole, among, count, gold)
@@ -44,7 +40,6 @@ def cases(
             made[name] = explain(model, batch, name)
         except InputError:  # a method that cannot take these texts is missing here, and told by the comparison
             continue
-    known = {row["text"]: row for row in _calibrated(findings)}
     out = []
     for j, i in enumerate(chosen):
         tick(len(methods) + j, steps)
@@ -52,14 +47,8 @@ def cases(
         if model.access >= Access.READOUT:
             one = whole.rows([i])
             seen = alternatives(model, one, -1, freest(model, one), (0,))
-        sure = known.get(i, {}).get("probability_scaled")
-        out.append(Case(i, {name: found[j] for name, found in made.items()}, sure, gold[i], seen))
+        out.append(Case(i, {name: found[j] for name, found in made.items()}, None, gold[i], seen))
     return tuple(out)
-
-
-def _calibrated(findings: Mapping[str, Findings]) -> Sequence[Mapping[str, Any]]:
-    found = findings.get("calibration")
-    return [] if found is None else found.tables.get("predictions", [])
 
 
 def _gold(model: Model, whole: Batch) -> list[str | None]:

@@ -13,7 +13,7 @@ from pellucid.errors import InputError, Unanswerable
 from pellucid.finding import Finding, Findings, Picture, number
 from pellucid.methods import METHODS
 from pellucid.stats import Estimate, holm, over_texts, paired_difference, paired_p
-from pellucid.verdict.rules import MARGIN, NOT_TOLD, TOLD
+from pellucid.verdict.rules import NOT_TOLD, TOLD
 
 PANEL = ("decompx", "deeplift_mask", "integrated_decompx", "gradient_x_input", "leave_one_out", "attention", "rollout")
 """What is compared, as far as the model allows; of those as good as the best, the first is what to show instead."""
@@ -52,12 +52,13 @@ def operator(model: Model) -> str:
 
 @dataclass(frozen=True)
 class Compared:
-    """The short comparison as findings; the method with the best mean, attention left out; and the method to show: the
-    first of the panel that is at most the margin behind the best, "" where none is told apart from random."""
+    """The short comparison as findings; the method with the best mean, attention left out; the method to show, and why
+    this one, as a sentence; both are "" where none is told apart from random."""
 
     findings: Findings
     best: str
     show: str
+    why: str
 
 
 def compared(made: Comparison) -> Compared:
@@ -82,16 +83,14 @@ def compared(made: Comparison) -> Compared:
     if ATTENTION in values:
         found.append(told.apart("attention_over_random", ATTENTION, RANDOM, [ATTENTION]))
         found.append(told.apart("attention_behind", best, ATTENTION, list(others), values[best] - values[RANDOM]))
-    near = [m for m in others if _within(values[best], values[m], seed)]
-    order = {m: i for i, m in enumerate(PANEL)}
-    show = min(near, key=lambda m: order.get(m, len(order)))
+    show, why = _shown(values, best, list(others), seed)
     out = Findings(
         found, "comparison", {"values": [_row(row) for row in made.rows]}, {"methods": Picture(_drawn, found)}
     )
     out.origin = {"forwards": made.spent["forwards"]}
     out.params = {"seed": seed, "methods": list(made.about), "operator": made.asked[0].operator}
     lost = next(f for f in found if f.name == "best_over_random").grade == NOT_TOLD
-    return Compared(out, best, "" if lost else show)
+    return Compared(out, best, "" if lost else show, "" if lost else why)
 
 
 def _row(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -99,10 +98,19 @@ def _row(row: Mapping[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in row.items() if k != "seconds"}
 
 
-def _within(best: np.ndarray, other: np.ndarray, seed: int) -> bool:
-    """Whether a method is as good as the best: the interval of what it is behind ends within the margin."""
-    e = paired_difference(best.tolist(), other.tolist(), seed)
-    return e.value is not None and (e.value == 0 or (e.interval is not None and e.interval[1] <= MARGIN))
+def _shown(values: Mapping[str, np.ndarray], best: str, others: Sequence[str], seed: int) -> tuple[str, str]:
+    """The method to show, and why: of those that these texts do not tell apart from the best, the first of the panel
+    that adds up to the logit; if none does, the best."""
+    raw = [1.0 if m == best else paired_p(values[best].tolist(), values[m].tolist(), seed) for m in others]
+    alike = [m for m, p in zip(others, holm(raw), strict=True) if p > LEVEL]
+    order = {m: i for i, m in enumerate(PANEL)}
+    whole = [m for m in alike if m in METHODS and METHODS.get(m).guarantees(None).complete]
+    if not whole:
+        return best, f" Of the methods that add up to the logit none is as good; {best} ranks the words."
+    show = min(whole, key=lambda m: order.get(m, len(order)))
+    if show == best:
+        return show, f" {show} also adds up to the logit."
+    return show, f" To show: {show}, which adds up to the logit, and which these texts do not tell apart from {best}."
 
 
 def _mean(label: str, e: Estimate, random: Estimate, limits: tuple[str, ...]) -> Finding:

@@ -53,7 +53,8 @@ def _answer(q: Question, found: Findings | None, missing: str, why: str, words: 
         grade, reading, change = rule.grade, rule.reading.format_map(spoken), rule.change.format_map(spoken)
     elif deciding:
         reading = why or deciding[0].reading or reading
-    return Answer(q.key, q.asked, grade, order, reading, deciding, beside, change[:1].upper() + change[1:])
+    change = change[:1].upper() + change[1:]
+    return Answer(q.key, q.asked, grade, order, reading, deciding, beside, change, q.meaning)
 
 
 class _Number:

@@ -66,7 +66,8 @@ class Rule:
 @dataclass(frozen=True)
 class Question:
     """What is asked of which audit. deciding, beside: names of findings, "name (where)" for a part of the data, where
-    {layer} is the layer whose output the attention reads. order: the grades, the best first."""
+    {layer} is the layer whose output the attention reads. order: the grades, the best first.
+    meaning: what the answer is good for, for who hears of it for the first time."""
 
     key: str
     asked: str
@@ -75,6 +76,7 @@ class Question:
     beside: tuple[str, ...]
     order: tuple[str, ...]
     rules: tuple[Rule, ...]
+    meaning: str = ""
 
 
 def _graded(finding: str, *rules: Rule) -> tuple[Rule, ...]:
@@ -108,12 +110,21 @@ QUESTIONS = (
                  "Longer texts: from {wide} {units} on, the same output leaves room for other weights.",
                  ((Clause("interval_width", most=WIDE), Clause("top_token_can_change", most=OFTEN)),)),
         ),
+        "Where other weights would give the same output, the map that one sees is "
+        "one of many. That they are unique does not make them an explanation.",
     ),
     Question(
         "drives", "Does attention drive the decision?", "erasure", ("trust", "leverage_flips", "leverage"),
         ("hit_rate", "top_flips", "delta_js", "tau_gradient", "tau_leave_one_out", "against"),
-        ("TRUST", "NOISY", "NOT BETTER THAN RANDOM", "NO LEVERAGE"),
-        _graded(
+        ("TRUST", "NOISY", "NOT TOLD FROM RANDOM", "NOT BETTER THAN RANDOM", "NO LEVERAGE"),
+        # where the audit's interval reaches zero, it may be as wide as to hold a real lead too
+        (Rule("NOT TOLD FROM RANDOM",
+              "Erasing all words there flips {leverage_flips:%} of the decisions; whether erasing the most attended "
+              "first does more than a random order, these texts do not tell ({trust}; {trust_unit}).",
+              "An interval below zero; {needed}",
+              ((Clause("trust", grades=("NOT BETTER THAN RANDOM",)), Clause("trust", most=-MARGIN, end="low")),),
+              ((0.0, "below"),)),
+         *_graded(
             "trust",
             Rule("TRUST",
              "Erasing all words there flips {leverage_flips:%} of the decisions, and erasing the most attended first "
@@ -125,14 +136,17 @@ QUESTIONS = (
              "TRUST asks that attention's order stays within {margin} of the best order by gradients; the difference "
              "is {trust_null}."),
             Rule("NOT BETTER THAN RANDOM",
-             "Erasing all words there flips {leverage_flips:%} of the decisions, but that erasing the most attended "
-             "first does more than a random order is not shown ({trust}; {trust_unit}).",
-             "An interval below zero; {needed}", bounds=((0.0, "below"),)),
+             "Erasing all words there flips {leverage_flips:%} of the decisions, but to erase the most attended first "
+             "does hardly more than a random order ({trust}; {trust_unit}).",
+             "An interval that reaches further than {margin} below zero."),
             Rule("NO LEVERAGE",
              "Erasing all words there flips {leverage_flips:%} of the decisions and moves the output by {leverage} "
              "nats: whatever the weights are, the decision hardly hangs on them.",
              "Another place: ask with --only erasure --setting level=token, or level=layer with layer=N."),
         ),
+        ),
+        "The attended words are erased in that layer: does the decision change, "
+        "and by the words with the largest weights first?",
     ),
     Question(
         "points", "Does attention point where the decision can be read?", "information", ("lift",),
@@ -154,6 +168,8 @@ QUESTIONS = (
              "In the states that this attention reads, probes find nothing of the output.",
              "More texts to fit probes on, or a layer further up."),
         ),
+        "A probe reads the decision off the state at each word: does attention go "
+        "to states that tell much of it?",
     ),
     Question(
         "stands", "Does a position still stand for its own word?", "mixing", ("not_own_main ({layer})",),
@@ -173,6 +189,8 @@ QUESTIONS = (
              "a weight on a position is no weight on its word.",
              "Attention of a lower layer, where less is mixed."),
         ),
+        "Attention weighs positions. After some layers a position may hold more "
+        "of other words than of its own.",
     ),
     Question(
         "method", "Which method is most faithful here?", "comparison",
@@ -197,13 +215,15 @@ QUESTIONS = (
                  ((Clause("attention_over_random", most=MARGIN, end="high"),),)),
             Rule("BEHIND THE BEST",
                  "{best} finds the tokens that matter better than attention does: erased, they lower the probability "
-                 "by {attention_behind} more (AOPC).", "An interval that ends within .05 of the best method.",
+                 "by {attention_behind} more (AOPC).{shown}", "An interval that ends within .05 of the best method.",
                  ((Clause("attention_behind", least=MARGIN), Clause("attention_behind", grades=(TOLD,)),
                    Clause("attention_behind", least=0.0, end="low")),)),
             Rule("NOT SETTLED", "{best} is ahead of attention by {attention_behind} (AOPC), and attention of a random "
                  "order by {attention_over_random}, which settles nothing.", "Narrower intervals; {needed}",
                  ((Clause("attention_behind"),),), ((MARGIN, "below"), (0.0, "above"))),
         ),
+        "Each method's first words are erased from the text; the more probability "
+        "the decision loses, the better it found them.",
     ),
 )  # fmt: skip
 """In the order of the report."""
@@ -225,21 +245,22 @@ class Overall:
 ORDER = ("MAY BE SHOWN", "WITH CARE", "NOT AN EXPLANATION")
 """Grades of the verdict, the best first."""
 UNDECIDED = "UNDECIDED"
-_TOLD_NOTHING = (*UNMEASURED, "NOTHING BEATS RANDOM")
+_OPEN = (*UNMEASURED, "NOT TOLD FROM RANDOM")
+_TOLD_NOTHING = (*UNMEASURED, "NOTHING BEATS RANDOM", "NOT SETTLED")
 OVERALL = (
     Overall(UNDECIDED, {"drives": (NO_ACCESS,)},
             "This model does not show its attention, so that nothing can be told of it{of_methods}."),
-    Overall(UNDECIDED, {"drives": UNMEASURED, "method": _TOLD_NOTHING},
+    Overall(UNDECIDED, {"drives": _OPEN, "method": _TOLD_NOTHING},
             "Whether attention of {place} explains this model cannot be told from {n}{why}."),
     Overall("NOT AN EXPLANATION", {"drives": ("NO LEVERAGE",)},
             "Attention of {place} is no explanation of this model on {n}: its decisions hardly hang on it{show}."),
     Overall("NOT AN EXPLANATION", {"drives": ("NOT BETTER THAN RANDOM",)},
-            "Attention of {place} is not shown to explain this model on {n}: that its largest weights matter more than "
-            "random ones cannot be told from chance{show}."),
+            "Attention of {place} is not a faithful explanation of this model on {n}: erased at that layer, its "
+            "largest weights matter hardly more than random ones{show}."),
     Overall("NOT AN EXPLANATION", {"method": ("LIKE RANDOM",)},
             "Attention of {place} is not a faithful explanation of this model on {n}: it finds the tokens that matter "
             "hardly better than chance{show}."),
-    Overall("NOT AN EXPLANATION", {"method": ("BEHIND THE BEST",), "drives": ("NOISY", *UNMEASURED)},
+    Overall("NOT AN EXPLANATION", {"method": ("BEHIND THE BEST",), "drives": ("NOISY", *_OPEN)},
             "Attention of {place} is not a faithful explanation of this model on {n}: it tells something, but other "
             "methods tell more{show}."),
     Overall("NOT AN EXPLANATION", {"unique": ("NOT UNIQUE",), "method": ("BEHIND THE BEST", "NOT SETTLED")},

@@ -16,7 +16,8 @@ class Answer:
 
     question: its key, such as "drives"; asked: in words. grades: all that the rules know, the best first. reading: one
     sentence. deciding: the findings that the rules look at, the first of them first. beside: further findings that a
-    person would look at next. change: what would change the grade; "" where nothing is known that would.
+    person would look at next. change: what would change the grade; "" where nothing is known that would. meaning: what
+    the answer is good for, for who hears of it for the first time.
     """
 
     question: str
@@ -27,6 +28,7 @@ class Answer:
     deciding: tuple[Finding, ...] = ()
     beside: tuple[Finding, ...] = ()
     change: str = ""
+    meaning: str = ""
 
     @property
     def measured(self) -> bool:
@@ -52,10 +54,11 @@ class Sampled:
 class Case:
     """One text that a person can look at.
 
-    index: its place among the texts given, from 0. attributions: by method, all over the same tokens, the best method
+    index: its place among the texts given, from 0. attributions: by method, all over the same tokens, the one to show
     first. calibrated: the probability of the prediction after the temperature that the other texts call for, None
-    without labels. gold: the true label's name, None where unknown. attention: of the head in which this text's
-    attention at the audited place is freest, and others with the same output; None where the access does not allow it.
+    without labels or with too few errors to fit one. gold: the true label's name, None where unknown. attention: of the
+    head in which this text's attention at the audited place is freest, and others with the same output; None where the
+    access does not allow it.
     """
 
     index: int

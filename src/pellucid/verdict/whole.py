@@ -1,20 +1,17 @@
 """`audit_all`: every audit and a short comparison of methods within a time budget, and the verdict on them."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from pellucid.audits.audit import AUDITS, ENOUGH, Audit
 from pellucid.audits.identifiability.audit import width_of
 from pellucid.audits.layers import place
 from pellucid.bench import Comparison, compare
-from pellucid.encoder.forward import read_rows
 from pellucid.encoder.model import Access, Model
 from pellucid.errors import InputError, MissingExtra
 from pellucid.finding import Findings
@@ -28,6 +25,8 @@ from pellucid.verdict.budget import PARTS, START, Part, Planned, Size, pace, pla
 from pellucid.verdict.cases import cases
 from pellucid.verdict.comparing import ATTENTION, SHORT, Compared, compared, operator, panel
 from pellucid.verdict.judging import answers, overall
+from pellucid.verdict.place import place_of
+from pellucid.verdict.progress import bar_of
 from pellucid.verdict.rules import MARGIN, QUESTIONS, TOO_FEW
 from pellucid.verdict.store import Kept
 from pellucid.verdict.verdict import Case, Sampled, Verdict
@@ -79,7 +78,7 @@ def audit_all(
         work = _Work(model, rows, max_tokens, seed, panel(model, None, SHORT), seconds, start, work.size, kept)
         work.size = replace(work.size, methods=len(work.names))
         parts = work.planned()
-    with _bar(progress, parts) as tick:
+    with bar_of(progress, parts) as tick:
         for i, part in enumerate(parts):
             work.do(part, parts[i + 1 :], tick)
     return work.verdict(budget)
@@ -236,7 +235,7 @@ class _Work:
         batch = self.rows.whole.rows(texts)
         if name == "texts":
             among, methods = self.chosen(200), self._methods()
-            self.shown = cases(self.model, self.rows.whole, among, len(texts), methods, self.findings, told)
+            self.shown = cases(self.model, self.rows.whole, among, len(texts), methods, told)
             return True
         if name == "comparison":
             self.compared = compared(self._comparison(batch, texts, told))
@@ -285,7 +284,8 @@ class _Work:
         best = self.names[0] if self.compared is None else self.compared.best
         readable = self.model.access >= Access.READOUT
         words: dict[str, Any] = {
-            "place": where, "n": f"these {n} texts" if n > 1 else "this one text", "n_texts": n, "best": best,
+            "place": where, "n": self._used(n), "n_texts": n, "best": best,
+            "shown": "" if self.compared is None else self.compared.why,
             "show": f"; show {show} instead" if show else "", "safer": f"; {show} is safer" if show else "",
             "of_methods": f"; of the methods compared {show} is the most faithful" if show else "",
             "wide": width_of(self.model) + 2 if readable else "", "layer": place(layers - 2), "near": MARGIN,
@@ -302,8 +302,25 @@ class _Work:
         }  # fmt: skip
         return Verdict(
             grade, sentence, show if grade in ("WITH CARE", "NOT AN EXPLANATION") else "", found, self.findings,
-            self.shown, self._limits(words["n"]), tuple(self.sample), about, self._spent(),
+            self._with_calibrated(), self._limits(words["n"]), tuple(self.sample), about, self._spent(),
         )  # fmt: skip
+
+    def _used(self, n: int) -> str:
+        """The texts that decide, in words: those of the parts that the verdict rests on."""
+        parts = {s.part: s.texts for s in self.sample if s.part in ("erasure", "comparison") and s.texts}
+        least = min(parts.values(), default=n)
+        if n == 1:
+            return "this one text"
+        return f"these {n} texts" if least == n else f"{least} of these {n} texts"
+
+    def _with_calibrated(self) -> tuple[Case, ...]:
+        """The texts to look at, with the probability after the temperature, if there were errors enough to fit one."""
+        found = self.findings.get("calibration")
+        rows = [] if found is None else found.tables.get("predictions", [])
+        if sum(not row["correct"] for row in rows) < ENOUGH:
+            return self.shown
+        sure = {row["text"]: row["probability_scaled"] for row in rows}
+        return tuple(replace(case, calibrated=sure.get(case.index)) for case in self.shown)
 
     def _margin(self) -> float:
         """Of the audit of erasure, which its sentence names."""
@@ -344,19 +361,6 @@ def _check_labels(model: Model, whole: Batch) -> None:
             raise InputError(f"Text {i + 1} has the label {whole.labels[i]!r}. {e}") from e  # type: ignore[index]
 
 
-def place_of(model: Model, whole: Batch) -> tuple[str, str]:
-    """The place that the verdict is about: in a sentence, and with the rows whose attention is read."""
-    if model.access < Access.READOUT:
-        return "its last layer", "not visible"
-    if model.net is None:
-        return "the pooling layer", "the attention that pools the states"
-    layers, mean = len(model.net.layers), read_rows(model.net, whole.keep) is None
-    rows = (
-        "from all rows, over which the classifier takes the mean" if mean else "from the row that the classifier reads"
-    )
-    return f"layer {layers}", f"layer {layers} of {layers}, {rows}"
-
-
 def _size(model: Model, rows: Plan, names: Sequence[str], seconds: float | None) -> Size:
     size = size_of(model, rows.whole.lengths, len(names))
     return size if seconds is None else replace(size, slow=pace(model, rows.whole, size))
@@ -369,29 +373,3 @@ def placed(found: Findings, texts: Sequence[int]) -> Findings:
         for name, rows in found.tables.items()
     }
     return found
-
-
-@contextmanager
-def _bar(progress: Progress, parts: Sequence[Planned]) -> Iterator[Callable[[str, float], None]]:
-    """Hears the part and how much of it is done; the whole is counted in planned seconds."""
-    whole = sum(p.seconds for p in parts) or float(len(parts))
-    size = {p.part.name: (p.seconds or (0.0 if any(q.seconds for q in parts) else 1.0)) / whole for p in parts}
-    before = {p.part.name: sum(size[q.part.name] for q in parts[:i]) for i, p in enumerate(parts)}
-    bar = tqdm(total=1000, disable=None, leave=False, bar_format=_BAR) if progress is True else None
-
-    def tick(name: str, share: float) -> None:
-        at = round(1000 * (before[name] + size[name] * share))
-        if bar is not None:
-            bar.set_description_str(name)
-            bar.update(at - bar.n)
-        elif callable(progress):
-            progress(at, 1000)
-
-    try:
-        yield tick
-    finally:
-        if bar is not None:
-            bar.close()
-
-
-_BAR = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"

@@ -177,10 +177,8 @@ def _quantity(q: Quantity, used: Sequence[Record], limits: tuple[str, ...]) -> F
     if q.name == "top_flips":
         both = mcnemar(*(int(sum(r[a] > r[b] for r in used)) for a, b in (_ONE, _ONE[::-1])))
         ends = " to ".join(map(number, both.interval))
-        reading += (
-            f" Against one random other unit per text the odds are {number(both.odds_ratio)} ({ends}; exact McNemar "
-            f"p = {number(both.p)})."
-        )
+        odds = f"the odds are {number(both.odds_ratio)} ({ends})" if np.isfinite(both.odds_ratio) else "no pair differs"
+        reading += f" Against one random other unit per text {odds}; exact McNemar p = {number(both.p)}."
     return Finding(
         "erasure", q.name, found.value, found.interval, null.value, found.n,
         TOO_FEW if found.n < ENOUGH else word, reading, limits, q.unit, "", q.control, null.interval,
