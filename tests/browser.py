@@ -80,7 +80,7 @@ def page_at(
             route.abort()
 
     page.route("**/*", checked)
-    page.set_default_timeout(15_000)
+    page.set_default_timeout(60_000)  # a busy machine is no failure
     try:
         page.goto(url)
         yield page

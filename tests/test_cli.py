@@ -177,11 +177,12 @@ def test_a_reader_that_leaves_gets_no_traceback(tiny: str) -> None:
 
 
 @pytest.mark.skipif(not (DEMO / "config.json").exists(), reason="the demo model is not there")
-def test_demo_needs_no_network_and_writes_a_page_and_a_run_record() -> None:
+def test_demo_needs_no_network_and_writes_pages_and_a_run_record() -> None:
     nowhere = {"HF_HOME": "cache", "HTTPS_PROXY": "http://127.0.0.1:9", "HF_HUB_OFFLINE": ""}
     done = process("demo", "--out", "a/b", **nowhere)
     assert (done.code, done.err) == (0, "")
-    assert {p.name for p in Path("a/b").iterdir()} == {"demo.html", "run.json"}
+    assert {p.name for p in Path("a/b").iterdir()} >= {"demo.html", "run.json", "report.html", "verdict.json"}
+    assert json.loads(Path("a/b/verdict.json").read_text(encoding="utf-8"))["sentence"] in done.out
     assert Path("a/b/demo.html").read_text(encoding="utf-8").count("<article") == 20
     run = json.loads(Path("a/b/run.json").read_text(encoding="utf-8"))
     assert run["call"][1:] == ["demo", "--out", "a/b"]
