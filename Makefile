@@ -48,7 +48,7 @@ oldest:
 
 $(VENV)/.demo: pyproject.toml $(CONSTRAINTS)
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet $(PIP_FLAGS) -c $(CONSTRAINTS) -e .
+	$(BIN)/python -m pip install --quiet $(PIP_FLAGS) -c $(CONSTRAINTS) -e ".[info]"
 	touch $@
 
 $(VENV)/.dev: pyproject.toml $(CONSTRAINTS)
