@@ -55,7 +55,8 @@ def audit_all(
       looks at, as counted for a slow machine, so that the same call looks at the same texts everywhere; where even
       that takes too long the clock cuts, and `sample` says so. None: all texts.
     labels: the true class of each text, for calibration and errors. max_tokens: cut longer texts there. seed: of
-      samples, controls and intervals. methods: what is compared; None: a panel of seven.
+      samples, controls and intervals. methods: what is compared; None: a panel of seven, or of
+      five where the budget has no room for these.
     progress: True for a bar with the time left on standard error, or a function (done, total).
     out: a folder that keeps each part as it is done. resume: take over what it holds of the same model and texts.
     begun: time.perf_counter() when the budget began, if that was before this call. say: hears what was taken over.
