@@ -85,8 +85,8 @@ class Verdict:
     grade: MAY BE SHOWN, WITH CARE, NOT AN EXPLANATION or UNDECIDED, by the rules of `verdict.rules`. sentence: the
     verdict in one sentence. instead: the method to show, "" where none is recommended. answers: one per question.
     findings: of every audit, and of the short comparison of methods under "comparison". cases: texts to look at.
-    limits: what the verdict does not say. sample: which part looked at how many texts. about: model, place, texts, seed,
-    versions; JSON-ready, the same for the same input. spent: seconds of each part, which are not.
+    limits: what the verdict does not say. sample: which part looked at how many texts. about: model, place, texts,
+    seed, versions; JSON-ready, the same for the same input. spent: seconds of each part, which are not.
     """
 
     grade: str
